@@ -1,0 +1,1 @@
+"""The quick wins, one module each; imported as quickwins_codemod.transforms."""
