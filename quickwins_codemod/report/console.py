@@ -1,0 +1,61 @@
+"""Which part of a report goes to which stream, and in what form.
+
+A diff, findings and JSON go to standard output. The summary joins them there when a person reads
+it; where they go into a pipe or a file, the summary goes to standard error, so that
+`quickwins diff . > x.patch` leaves a valid patch.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from quickwins_codemod.report import json, patch, paths, terminal, text
+from quickwins_codemod.verdict import RunResult
+
+
+def show_json(result: RunResult) -> None:
+    """Write the machine report."""
+    terminal.out(json.render(result))
+
+
+def show_diff(result: RunResult) -> None:
+    """Write the diff: for eyes on a terminal, else byte for byte."""
+    data = patch.render(paths.for_git(result))
+    if terminal.is_terminal(sys.stdout):
+        shown = data.decode("utf-8", "surrogateescape")
+        terminal.out(terminal.Paint.of(sys.stdout).diff(shown))
+    else:
+        terminal.out(data)
+
+
+def show_findings(result: RunResult) -> None:
+    """Write one line for each finding."""
+    lines = text.findings(paths.from_here(result))
+    terminal.out("".join(f"{line}\n" for line in lines))
+
+
+def show_summary(result: RunResult, command: text.Command, again: Callable[[str], str]) -> None:
+    """Write the closing summary; `again` gives the command line with another verb."""
+    beside = command != "apply" and not terminal.is_terminal(sys.stdout)
+    stream, write = (sys.stderr, terminal.err) if beside else (sys.stdout, terminal.out)
+    here = paths.from_here(result)
+    stage = None if in_hook() else stage_command(result)
+    steps = text.next_steps(here, command, again, stage)
+    gap = "\n" if command == "diff" and result.changes and not beside else ""
+    write(gap + text.summary(here, command, steps, terminal.Paint.of(stream)))
+
+
+def stage_command(result: RunResult) -> str | None:
+    """Return the `git add` for all that was written, None outside a repository."""
+    if not result.changes or paths.git_top(Path(result.root)) is None:
+        return None
+    return shlex.join(["git", "add", *(o.path for o in paths.from_here(result).changes)])
+
+
+def in_hook() -> bool:
+    """Tell whether pre-commit runs this."""
+    return os.environ.get("PRE_COMMIT") == "1"

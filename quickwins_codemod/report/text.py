@@ -1,0 +1,187 @@
+"""What a person reads: the closing summary in ten seconds, and one line a finding for CI.
+
+A summary opens with what changes, then what was left alone and why, then what failed, and ends
+with the command to type next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from quickwins_codemod.report.terminal import Paint
+from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
+
+Command = Literal["diff", "check", "apply"]
+#: Longer lists are cut: what is read in ten seconds is one screen.
+LIMIT = 15
+
+
+@dataclass(frozen=True)
+class Site:
+    """One verdict and the file it is about."""
+
+    path: str
+    verdict: Verdict
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}:{self.verdict.line}:{self.verdict.column}"
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, whatever a file name or a message holds."""
+    return " ".join(text.split())
+
+
+def findings(result: RunResult) -> list[str]:
+    """Return one `path:line:col: QW101 message` for each finding; what is done already is none."""
+    sites = _sites(result.outcomes, "applied", "refused", "warning")
+    return [one_line(f"{s.place}: {s.verdict.code} {s.verdict.message}") for s in sites]
+
+
+def summary(
+    result: RunResult, command: Command, steps: Iterable[str] = (), paint: Paint | None = None
+) -> str:
+    """Return the closing summary.
+
+    steps: what to do next, see `next_steps`.
+    """
+    paint = paint or Paint()
+    lines: list[str] = []
+    if command != "check":
+        lines += _changed(result, command, paint)
+        lines += _left_alone(result, paint)
+        lines += _failed(result, paint)
+    lines.append(_counts(result, command))
+    lines += [
+        f"{'Next: ' if number == 0 else '      '}{paint('head', command_line)}"
+        for number, command_line in enumerate(steps)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def next_steps(
+    result: RunResult, command: Command, again: Callable[[str], str], stage: str | None = None
+) -> list[str]:
+    """Return the exact commands that come next, each with a word on why.
+
+    again: gives this command line with another verb. stage: the `git add` that takes what `apply`
+    wrote into the next commit, None outside a repository.
+    """
+    steps = []
+    if command == "apply":
+        steps += [f"{stage}   # what was written, for your next commit"] if stage else []
+    elif result.changes:
+        steps += [f"{again('diff')}   # see it"] if command == "check" else []
+        steps.append(f"{again('apply')}   # write it")
+    processed = [outcome for outcome in result.outcomes if outcome.status != "error"]
+    refused = _sites(processed, "refused") or _sites(result.errors, "refused")
+    codes = Counter(site.verdict.code for site in refused)
+    if codes:
+        steps.append(f"quickwins explain {codes.most_common(1)[0][0]}   # why, and what to do")
+    return steps
+
+
+def _changed(result: RunResult, command: Command, paint: Paint) -> list[str]:
+    lines = []
+    changed = result.with_status("changed")
+    if changed:
+        done = "Changed" if command == "apply" else "To change"
+        lines.append(paint("head", f"{done}: {_many(len(changed), 'file')}"))
+        for outcome in changed:
+            lines.append(f"  {paint('good', one_line(outcome.path))}")
+            lines += [f"      {text}" for text in _grouped(outcome)]
+    added = [outcome.path for outcome in result.with_status("added")]
+    if added:
+        done = "Added" if command == "apply" else "To add"
+        folder = added[0].rpartition("/")[0] + "/"
+        where = folder if all(path.startswith(folder) for path in added) else ", ".join(added)
+        lines.append(f"{paint('head', done)}: {where} ({_many(len(added), 'file')})")
+    return lines
+
+
+def _grouped(outcome: FileOutcome) -> list[str]:
+    """Say each thing that was done to a file once, with all lines it was done at."""
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for verdict in outcome.verdicts:
+        if verdict.status == "applied":
+            key = (verdict.code, verdict.rule, one_line(verdict.message))
+            places.setdefault(key, []).append(verdict.line)
+    return [
+        f"{code} {rule}: {message} ({'line' if len(at) == 1 else 'lines'} "
+        f"{', '.join(str(line) for line in sorted(at))})"
+        for (code, rule, message), at in places.items()
+    ]
+
+
+def _left_alone(result: RunResult, paint: Paint) -> list[str]:
+    kept = [outcome for outcome in result.outcomes if outcome.status != "error"]
+    refused = _sites(kept, "refused")
+    lines = _listed("Left alone", "site", refused, paint)
+    lines += _listed("Look at", "warning", _sites(result.outcomes, "warning"), paint)
+    already = _sites(result.outcomes, "already")
+    if already:
+        files = len({site.path for site in already})
+        lines.append(
+            f"{paint('head', 'Done already')}: {_many(len(already), 'site')} in "
+            f"{_many(files, 'file')}"
+        )
+    return lines
+
+
+def _failed(result: RunResult, paint: Paint) -> list[str]:
+    sites = [Site(outcome.path, v) for outcome in result.errors for v in outcome.verdicts]
+    return _listed("Not processed", "file", sites, paint)
+
+
+def _listed(title: str, noun: str, sites: Sequence[Site], paint: Paint) -> list[str]:
+    if not sites:
+        return []
+    lines = [f"{paint('head', title)}: {_many(len(sites), noun)}"]
+    shown = sites if len(sites) <= LIMIT + 2 else sites[:LIMIT]
+    for number, site in enumerate(shown):
+        verdict = site.verdict
+        lines.append(
+            f"  {paint('place', one_line(site.place))} {paint('note', verdict.code)} "
+            f"{one_line(verdict.message)}"
+        )
+        # Neighbours often share their hint; it is said once, after the last of them.
+        following = shown[number + 1].verdict.hint if number + 1 < len(shown) else None
+        if verdict.hint and verdict.hint != following:
+            lines.append(f"      {one_line(verdict.hint)}")
+    rest = sites[len(shown) :]
+    if rest:
+        codes = Counter(site.verdict.code for site in rest)
+        counted = ", ".join(f"{code} ({number})" for code, number in sorted(codes.items()))
+        lines.append(f"  and {len(rest)} more: {counted}; `quickwins check` lists each")
+    return lines
+
+
+def _counts(result: RunResult, command: Command) -> str:
+    looked = f"{_many(result.files, 'Python file')}, {_many(result.candidates, 'candidate')}"
+    numbers = [
+        (len(result.with_status("changed")), "changed" if command == "apply" else "to change"),
+        (len(result.with_status("added")), "added" if command == "apply" else "to add"),
+        (len(result.with_status("refused")), "left alone"),
+        (len(result.errors), "not processed"),
+    ]
+    said = [f"{number} {word}" for number, word in numbers if number]
+    if not result.changes:
+        said.insert(0, "nothing to change")
+    return f"{looked}: {', '.join(said)}."
+
+
+def _sites(outcomes: Iterable[FileOutcome], *statuses: str) -> list[Site]:
+    return [
+        Site(outcome.path, verdict)
+        for outcome in outcomes
+        for verdict in sorted(outcome.verdicts, key=lambda v: (v.line, v.column, v.code))
+        if verdict.status in statuses
+    ]
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
