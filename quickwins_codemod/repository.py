@@ -1,0 +1,246 @@
+"""Many files: found, sifted by their bytes, handed to the pipeline, one outcome each, in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quickwins_codemod import bundle, discovery, transform, writing
+from quickwins_codemod.settings import FILE_RULE, Settings
+from quickwins_codemod.source import SourceError, read_bytes
+from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict, file_status
+
+if TYPE_CHECKING:
+    from quickwins_codemod.pipeline import Context
+
+#: Below so many candidates a pool of processes costs more than it gives.
+MANY = 16
+#: So many files a worker are worth its start.
+SHARE = 8
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Task:
+    path: str
+    settings: Settings
+
+
+def run(
+    paths: Sequence[Path],
+    root: Path,
+    settings: Settings,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Look at every Python file under the paths; change nothing.
+
+    workers: so many processes; 0 chooses by the number of candidates and processors.
+    progress: called with the number of candidates done and of all.
+    """
+    found = discovery.find_python_files(paths, root, settings.exclude)
+    outcomes = [
+        _error(path.relative_to(root).as_posix(), code, message)
+        for path, code, message in found.problems
+    ]
+    tasks: list[_Task] = []
+    for path in found.files:
+        relative = path.relative_to(root).as_posix()
+        try:
+            task = _sift(path, relative, settings)
+        except SourceError as error:
+            outcomes.append(_error(relative, error.code, error.message))
+            continue
+        if task is not None:
+            tasks.append(task)
+    done = []
+    if tasks:
+        from quickwins_codemod.pipeline import Context
+
+        context = Context(root=root, runtime_home=bundle.locate(root), settings=settings)
+        done = [o for o in _process(tasks, context, workers, progress) if o is not None]
+    outcomes += (_wanted(outcome, settings) for outcome in done)
+    if settings.runtime == "bundled" and any(outcome.has_change for outcome in done):
+        runtime = bundle.plan(root, bundle.locate(root))
+        outcomes = _with_runtime(outcomes, runtime)
+    return RunResult(
+        root=str(root),
+        files=len(found.files) + len(found.problems),
+        candidates=len(done),
+        outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.path)),
+    )
+
+
+def write(result: RunResult, allow_dirty: bool = False) -> RunResult:
+    """Write what a run proposes, and return what came of it; raises writing.WriteError."""
+    report = writing.apply(result.outcomes, Path(result.root), allow_dirty)
+    refused = {outcome.path: outcome for outcome in report.refused}
+    outcomes = tuple(
+        refused.get(outcome.path, outcome)
+        for outcome in result.outcomes
+        # A runtime that no script needs in the end was not added.
+        if outcome.status != "added" or outcome.path in report.written
+    )
+    return dataclasses.replace(result, outcomes=outcomes)
+
+
+def _sift(path: Path, relative: str, settings: Settings) -> _Task | None:
+    """Return the task that a file is, None where no wanted rule can apply to its bytes."""
+    local = settings.for_file(relative)
+    wanted = [
+        t
+        for t in transform.all_transforms()
+        if local.wants_rule(t.rule, (code.code for code in t.codes))
+    ]
+    if not wanted:
+        return None
+    data = read_bytes(path)
+    return _Task(relative, local) if any(t.is_candidate(data) for t in wanted) else None
+
+
+def _wanted(outcome: FileOutcome, settings: Settings) -> FileOutcome:
+    """Drop what the settings do not want to hear; what was rewritten is always told."""
+    local = settings.for_file(outcome.path)
+    kept = tuple(v for v in outcome.verdicts if v.status == "applied" or local.wants(v.rule, v.code))
+    if len(kept) == len(outcome.verdicts):
+        return outcome
+    status = outcome.status if outcome.status in ("error", "added") else file_status(kept)
+    return dataclasses.replace(outcome, verdicts=kept, status=status)
+
+
+def _with_runtime(
+    outcomes: Sequence[FileOutcome], runtime: Sequence[FileOutcome]
+) -> list[FileOutcome]:
+    """Join the runtime's files; a runtime that cannot be placed takes the rewrites with it."""
+    missing = [o for o in runtime if o.status in ("refused", "error")]
+    if not missing:
+        return [*outcomes, *runtime]
+    reasons = tuple(verdict for outcome in missing for verdict in outcome.verdicts)
+    unplaced = Verdict(
+        FILE_RULE,
+        "refused",
+        reasons[0].code,
+        1,
+        1,
+        f"needs the runtime, which cannot be placed: {reasons[0].message}",
+        reasons[0].hint,
+    )
+    kept = [
+        FileOutcome(o.path, "refused", (unplaced,), o.before) if o.has_change else o
+        for o in outcomes
+    ]
+    return kept + missing
+
+
+def _process(
+    tasks: Sequence[_Task], context: Context, workers: int, progress: Progress | None
+) -> list[FileOutcome | None]:
+    workers = workers or _worth(len(tasks))
+    results: dict[str, FileOutcome | None] = {}
+    for path, outcome in (
+        _in_pool(tasks, context, workers)
+        if min(workers, len(tasks)) > 1
+        else ((task.path, _work(task, context)) for task in tasks)
+    ):
+        results[path] = outcome
+        if progress is not None:
+            progress(len(results), len(tasks))
+    return [results[task.path] for task in tasks]
+
+
+def _worth(candidates: int) -> int:
+    """Choose a number of workers."""
+    if candidates <= MANY:
+        return 1
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        processors = os.cpu_count() or 1
+    return max(1, min(processors, candidates // SHARE))
+
+
+def _work(task: _Task, context: Context) -> FileOutcome | None:
+    """Process one file; a defect of ours costs that file and no other."""
+    from quickwins_codemod.pipeline import process
+
+    try:
+        context = dataclasses.replace(context, settings=task.settings)
+        return process(context.root / task.path, context)
+    except RecursionError:
+        return _error(task.path, "QW006", "is nested deeper than can be followed")
+    except Exception as error:
+        if os.environ.get("QUICKWINS_DEBUG"):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        return _error(
+            task.path,
+            "QW005",
+            f"a defect of quickwins: {said}",
+            "please report it with this file; QUICKWINS_DEBUG=1 shows where it happened",
+        )
+
+
+def _in_pool(
+    tasks: Sequence[_Task], context: Context, workers: int
+) -> Iterator[tuple[str, FileOutcome | None]]:
+    """Yield outcomes as they come; a file that kills its worker is found and named."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    left = {task.path: task for task in tasks}
+    try:
+        for path, outcome in _pooled(tasks, context, min(workers, len(tasks))):
+            del left[path]
+            yield path, outcome
+        return
+    except BrokenProcessPool:
+        pass
+    # The pool does not tell which file it died of: the rest go one by one into pools of their own.
+    for task in left.values():
+        try:
+            yield from _pooled([task], context, 1)
+        except BrokenProcessPool:
+            yield (
+                task.path,
+                _error(
+                    task.path,
+                    "QW005",
+                    "a defect of quickwins: the process that worked on this file died",
+                    "please report it with this file, or leave the file out with --exclude",
+                ),
+            )
+
+
+def _pooled(
+    tasks: Iterable[_Task], context: Context, workers: int
+) -> Iterator[tuple[str, FileOutcome | None]]:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    pool = ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
+    try:
+        futures = {pool.submit(_work, task, context): task.path for task in tasks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        # Ctrl-C, above all: nothing was written, so nobody needs what the workers still compute.
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _leave_interrupts_to_parent() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _error(path: str, code: str, message: str, hint: str | None = None) -> FileOutcome:
+    verdict = Verdict(FILE_RULE, "refused", code, 1, 1, message, hint)
+    return FileOutcome(path, "error", (verdict,))
