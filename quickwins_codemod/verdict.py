@@ -53,6 +53,25 @@ QW007 the file has unstaged changes
     saved anywhere else.
 
     What to do: stage or commit the edit, or pass `--allow-dirty`.
+
+QW008 the bundled runtime was modified
+    What it does: the copy in `quickwins_runtime/` stays as it is, and rewritten scripts go on
+    importing it. A package of that name that quickwins did not write is kept too.
+
+    Why: each file there names the hash of its own text. Where the two differ somebody has edited
+    the copy, and where the version is newer than the tool a newer quickwins wrote it; an upgrade
+    would lose that.
+
+    What to do: keep the edit, or delete the file and run `quickwins apply` again. Rename a package
+    of your own, or set `runtime = "installed"`.
+
+QW009 the file changed while it was being rewritten
+    What it does: `apply` leaves the file alone, and the run ends with exit code 3.
+
+    Why: between reading and writing another program changed the file, so the rewrite belongs to a
+    text that is no longer there.
+
+    What to do: run `quickwins apply` again.
 """
 
 from __future__ import annotations
