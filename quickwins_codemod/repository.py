@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickwins_codemod import bundle, discovery, transform, writing
+from quickwins_codemod import bundle, discovery, transform
 from quickwins_codemod.settings import FILE_RULE, Settings
 from quickwins_codemod.source import SourceError, read_bytes
-from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict, file_status
+from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
 
 if TYPE_CHECKING:
     from quickwins_codemod.pipeline import Context
@@ -59,13 +59,13 @@ def run(
             continue
         if task is not None:
             tasks.append(task)
-    done = []
+    done: list[FileOutcome] = []
     if tasks:
         from quickwins_codemod.pipeline import Context
 
         context = Context(root=root, runtime_home=bundle.locate(root), settings=settings)
         done = [o for o in _process(tasks, context, workers, progress) if o is not None]
-    outcomes += (_wanted(outcome, settings) for outcome in done)
+    outcomes += done
     if settings.runtime == "bundled" and any(outcome.has_change for outcome in done):
         runtime = bundle.plan(root, bundle.locate(root))
         outcomes = _with_runtime(outcomes, runtime)
@@ -79,6 +79,8 @@ def run(
 
 def write(result: RunResult, allow_dirty: bool = False) -> RunResult:
     """Write what a run proposes, and return what came of it; raises writing.WriteError."""
+    from quickwins_codemod import writing  # it needs subprocess, which `diff` and `check` do not
+
     report = writing.apply(result.outcomes, Path(result.root), allow_dirty)
     refused = {outcome.path: outcome for outcome in report.refused}
     outcomes = tuple(
@@ -102,16 +104,6 @@ def _sift(path: Path, relative: str, settings: Settings) -> _Task | None:
         return None
     data = read_bytes(path)
     return _Task(relative, local) if any(t.is_candidate(data) for t in wanted) else None
-
-
-def _wanted(outcome: FileOutcome, settings: Settings) -> FileOutcome:
-    """Drop what the settings do not want to hear; what was rewritten is always told."""
-    local = settings.for_file(outcome.path)
-    kept = tuple(v for v in outcome.verdicts if v.status == "applied" or local.wants(v.rule, v.code))
-    if len(kept) == len(outcome.verdicts):
-        return outcome
-    status = outcome.status if outcome.status in ("error", "added") else file_status(kept)
-    return dataclasses.replace(outcome, verdicts=kept, status=status)
 
 
 def _with_runtime(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json as stdlib_json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from quickwins_codemod.report import json, pages, patch, paths, terminal, text
+from quickwins_codemod.report import json, pages, patch, paths, progress, terminal, text
 from quickwins_codemod.settings import ConfigError
 from quickwins_codemod.transform import Code, Plan, Transform
 from quickwins_codemod.verdict import FileOutcome, FileStatus, RunResult, Status, Verdict
@@ -182,6 +184,25 @@ def test_a_coloured_diff_is_the_diff() -> None:
         "\x1b[32m+new^[[2J\x1b[0m",
     ], "a file cannot drive the terminal"
     assert terminal.Paint(False).diff("+new\n") == "+new\n"
+
+
+def test_a_bar_shows_itself_on_a_terminal_when_a_run_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, patience, shown in (
+        (Screen(), 0.0, True),
+        (Screen(), 60.0, False),
+        (io.StringIO(), 0.0, False),
+    ):
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(progress, "_PATIENCE", patience)
+        with progress.Bar() as bar:
+            bar(7, 44)
+        assert ("7/44" in stream.getvalue()) is shown
 
 
 # Patches

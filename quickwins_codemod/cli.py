@@ -1,0 +1,230 @@
+"""The command line: words in, words out, no decisions.
+
+Nothing here imports libcst, torch or rich; what a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quickwins_codemod import __version__, configuration, flags
+from quickwins_codemod.report import terminal
+from quickwins_codemod.settings import ConfigError, suggest
+from quickwins_codemod.transform import Transform, all_transforms
+
+if TYPE_CHECKING:
+    from quickwins_codemod.report import text
+    from quickwins_codemod.verdict import RunResult
+
+NOTHING, DUE, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Refused(Exception):
+    """What ends a command: one line for the user, and the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main() -> None:
+    """Run the command line and exit with its code (the console script)."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code; whatever happens ends in one line."""
+    try:
+        code = _invoke(arguments)
+        terminal.out("")  # what click wrote itself reaches its reader here, or not at all
+        return code
+    except terminal.OutputError as error:
+        return _say(str(error), FAILED)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    try:
+        code = build(all_transforms()).main(
+            args=list(arguments), prog_name="quickwins", standalone_mode=False
+        )
+        return code if isinstance(code, int) else NOTHING
+    except Refused as refused:
+        return _say(str(refused), refused.code)
+    except ConfigError as error:
+        return _say(str(error), USAGE)
+    except click.ClickException as error:
+        return _say(_usage(error), USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except SystemExit as leaving:  # click, when help goes to a pipe that nobody reads
+        return leaving.code if isinstance(leaving.code, int) else FAILED
+    except terminal.OutputError:
+        raise
+    except Exception as error:
+        if os.environ.get("QUICKWINS_DEBUG"):
+            import traceback
+
+            terminal.err(traceback.format_exc())
+        said = f"{type(error).__name__}: {error}"
+        return _say(
+            f"a defect of quickwins, please report it: {said} (QUICKWINS_DEBUG=1 shows more)", FAILED
+        )
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # before click prints an empty line for it
+            if terminal.is_terminal(sys.stderr):
+                terminal.err("\n")  # after the ^C that a terminal shows
+            raise Refused("interrupted", INTERRUPTED) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = suggest(args[0], self.commands)
+            raise click.UsageError(f'no such command "{args[0]}"{near}', ctx)
+        return super().resolve_command(ctx, args)
+
+
+def build(rules: Sequence[Transform]) -> click.Group:
+    """Return the commands, with a flag for each option of these rules."""
+    group = _Commands(
+        "quickwins",
+        help="Rewrite PyTorch training scripts, as a diff that is read before it is applied.\n\n"
+        "Exit codes: 0 done, 1 changes are due (check), 2 usage or configuration, 3 a file could "
+        "not be processed (the others still are).",
+    )
+    group = click.version_option(__version__, prog_name="quickwins")(group)
+    reads_tree = flags.reads_tree(rules)
+
+    @group.command()
+    @reads_tree
+    @click.option(
+        "--patch", type=click.Path(path_type=Path), metavar="FILE",
+        help="Write what `git apply` takes to FILE, too.",
+    )
+    @click.pass_context
+    def diff(context: click.Context, patch: Path | None, **given: Any) -> int:
+        """Print one diff and a closing summary; change nothing.
+
+        The diff goes to standard output, and the summary too on a terminal; into a pipe or file
+        goes the diff alone, so that `quickwins diff . > x.patch` is what `git apply` takes.
+        """
+        result = _look(rules, given)
+        if patch is not None:
+            _write_patch(patch, result)
+        _report(context, result, "diff")
+        return FAILED if result.errors else NOTHING
+
+    @group.command()
+    @reads_tree
+    @click.pass_context
+    def check(context: click.Context, **given: Any) -> int:
+        """Print one line for each finding, for CI and hooks; change nothing."""
+        result = _look(rules, given)
+        _report(context, result, "check")
+        if result.errors:
+            return FAILED
+        return DUE if result.changes else NOTHING
+
+    @group.command()
+    @reads_tree
+    @click.option("--allow-dirty", is_flag=True, help="Write to files with unstaged changes, too.")
+    @click.pass_context
+    def apply(context: click.Context, allow_dirty: bool, **given: Any) -> int:
+        """Write the changes; a second run finds nothing to do."""
+        result = _write(_look(rules, given), allow_dirty)
+        _report(context, result, "apply")
+        hook_fails = _tell_hook(result)
+        if result.errors:
+            return FAILED
+        return DUE if hook_fails else NOTHING
+
+    @group.command()
+    @click.argument("name", metavar="[CODE|RULE]", required=False)
+    def explain(name: str | None) -> int:
+        """Print the page of a code or a rule; without one, the table of all."""
+        from quickwins_codemod.report import pages
+
+        terminal.out(pages.table(rules) if name is None else pages.page(name, rules))
+        return NOTHING
+
+    return group
+
+
+def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
+    from quickwins_codemod import discovery, repository
+    from quickwins_codemod.report.progress import Bar
+
+    try:
+        root = discovery.project_root(given["paths"], Path.cwd())
+        settings = configuration.load(root, rules, flags.take(rules, given))
+        with Bar() as bar:
+            return repository.run(
+                given["paths"], root, settings, workers=given["workers"], progress=bar
+            )
+    except discovery.PathError as error:
+        raise Refused(str(error), USAGE) from None
+
+
+def _write(result: RunResult, allow_dirty: bool) -> RunResult:
+    from quickwins_codemod import repository, writing
+
+    try:
+        return repository.write(result, allow_dirty)
+    except writing.WriteError as error:
+        raise Refused(str(error), FAILED) from None
+
+
+def _write_patch(path: Path, result: RunResult) -> None:
+    from quickwins_codemod.report import patch, paths
+
+    try:
+        patch.write(path, paths.for_git(result))
+    except OSError as error:
+        raise Refused(f"--patch {path}: cannot be written: {error.strerror}", USAGE) from None
+
+
+def _report(context: click.Context, result: RunResult, command: text.Command) -> None:
+    from quickwins_codemod.report import console
+
+    if context.params["format"] == "json":
+        console.show_json(result)
+        return
+    if command == "diff":
+        console.show_diff(result)
+    elif command == "check":
+        console.show_findings(result)
+    console.show_summary(result, command, lambda verb: flags.again(context, verb))
+
+
+def _tell_hook(result: RunResult) -> bool:
+    """Under pre-commit, say what the commit needs now; tell whether the hook is to fail for it."""
+    from quickwins_codemod.report import console
+
+    if not (result.changes and console.in_hook()):
+        return False
+    stage = console.stage_command(result)
+    terminal.err(f"quickwins: files were written; look at them, then: {stage}\n")
+    return True
+
+
+def _usage(error: click.ClickException) -> str:
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    place = context.command_path.removeprefix("quickwins").strip() if context else ""
+    return f"{place}: {message}" if place else message
+
+
+def _say(message: str, code: int) -> int:
+    terminal.err(f"quickwins: {' '.join(message.split())}\n")
+    return code

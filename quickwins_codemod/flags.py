@@ -1,0 +1,154 @@
+"""The flags that the commands share, and one flag for each option of each rule."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from quickwins_codemod.configuration import Flags
+from quickwins_codemod.options import Option, OptionError, options_of
+from quickwins_codemod.transform import Transform
+
+#: Flags that say how one command works, and mean nothing to the one that is typed after it.
+_OWN = {"format", "patch", "workers", "allow_dirty"}
+
+
+@dataclass(frozen=True)
+class RuleFlag:
+    """One option of one rule, and the flag that sets it."""
+
+    rule: str
+    option: Option
+    flag: str
+
+    @property
+    def parameter(self) -> str:
+        return self.flag[2:].replace("-", "_")
+
+    def check(self, context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return self.option.check(value)
+        except OptionError as error:
+            raise click.BadParameter(str(error), context, parameter) from None
+
+
+def rule_flags(rules: Sequence[Transform]) -> list[RuleFlag]:
+    """Return a flag for each option; rules that share a name for one get their own name before."""
+    options = [(rule.rule, option) for rule in rules for option in options_of(rule.options_type)]
+    uses = Counter(option.key for _, option in options)
+    return [
+        RuleFlag(
+            rule, option, f"--{option.key}" if uses[option.key] == 1 else f"--{rule}-{option.key}"
+        )
+        for rule, option in options
+    ]
+
+
+def reads_tree(rules: Sequence[Transform]) -> Callable[[Any], Any]:
+    """Decorate a command with the arguments of all commands that read a tree."""
+
+    def decorate(command: Any) -> Any:
+        for parameter in reversed([*_shared(), *map(_as_click, rule_flags(rules))]):
+            command = parameter(command)
+        return command
+
+    return decorate
+
+
+def take(rules: Sequence[Transform], given: Mapping[str, Any]) -> Flags:
+    """Gather what the command line said about the configuration."""
+    options: dict[str, dict[str, Any]] = {}
+    for flag in rule_flags(rules):
+        value = given.get(flag.parameter)
+        if value is not None:
+            options.setdefault(flag.rule, {})[flag.option.name] = value
+    return Flags(
+        config=given["config"],
+        select=given["select"],
+        ignore=given["ignore"],
+        exclude=given["exclude"],
+        options=options,
+    )
+
+
+def again(context: click.Context, verb: str) -> str:
+    """Return the command line that does the same with another verb, ready to be pasted."""
+    flags: list[str] = []
+    paths: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE or name in _OWN:
+            continue
+        value = context.params[name]
+        if isinstance(parameter, click.Argument):
+            paths = [str(path) for path in value]
+        else:
+            flags += _spelled(parameter, value)
+    if any(path.startswith("-") for path in paths):
+        paths.insert(0, "--")
+    return shlex.join(["quickwins", verb, *flags, *paths])
+
+
+def _spelled(parameter: click.Parameter, value: Any) -> list[str]:
+    flag = max(parameter.opts, key=len)
+    if isinstance(value, bool):
+        return [flag if value else parameter.secondary_opts[0]]
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for item in values for word in (flag, str(item))]
+
+
+def _shared() -> Iterator[Callable[[Any], Any]]:
+    yield click.argument(
+        "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    )
+    names = {"multiple": True, "callback": _split, "metavar": "NAMES"}
+    yield click.option(
+        "--select", help="Only these rules or codes, with commas between.", **names
+    )
+    yield click.option("--ignore", help="Not these rules or codes either.", **names)
+    yield click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave out what matches, too; the syntax of .gitignore.",
+    )
+    yield click.option(
+        "--format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="For people, or for programs.",
+    )
+    yield click.option(
+        "--workers", type=click.IntRange(0), default=0, metavar="N",
+        help="Processes to use; 0, the default, chooses.",
+    )
+    yield click.option(
+        "--config", type=click.Path(path_type=Path), metavar="FILE",
+        help="Read [tool.quickwins] there, not in the nearest pyproject.toml.",
+    )
+
+
+def _split(context: click.Context, parameter: click.Parameter, given: Any) -> tuple[str, ...]:
+    return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
+
+def _as_click(flag: RuleFlag) -> Callable[[Any], Any]:
+    option = flag.option
+    default = "unset" if option.default is None else str(option.default).lower()
+    text = f"{flag.rule}: {option.help or option.name.replace('_', ' ')} [default: {default}]"
+    spelled = flag.flag
+    kind: Any = option.kind
+    if kind is bool:
+        spelled, kind = f"{flag.flag}/--no-{flag.flag[2:]}", None
+    elif option.choices:
+        kind = click.Choice([str(choice) for choice in option.choices])
+    return click.option(
+        spelled, flag.parameter, type=kind, default=None, help=text, callback=flag.check
+    )
