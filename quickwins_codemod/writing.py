@@ -42,12 +42,13 @@ def apply(outcomes: Iterable[FileOutcome], root: Path, allow_dirty: bool = False
     runtime = [outcome for outcome in due if outcome.status == "added"]
     scripts = []
     # The runtime's files are told from edited ones by their hash, so git is not asked.
-    dirty = set() if allow_dirty else unstaged(root, [root / o.path for o in due if o not in runtime])
+    asked = [root / outcome.path for outcome in due if outcome not in runtime]
+    dirty = set() if allow_dirty else unstaged(root, asked)
     for outcome in due:
         path = _target(root, outcome.path)
         if outcome in runtime:
             if not _is_as_read(path, outcome, root):
-                raise WriteError(f"{outcome.path} changed meanwhile; nothing was written, try again")
+                raise WriteError(f"{outcome.path}: changed meanwhile; nothing was written")
         elif path in dirty:
             report.refused.append(_refusal(outcome, "QW007", "has changes that are not staged"))
         else:
@@ -123,28 +124,43 @@ def unstaged(root: Path, paths: Sequence[Path]) -> set[Path]:
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         if "GIT_DIR" in environment:  # relative to where we are, and git will run elsewhere
             environment["GIT_DIR"] = os.path.abspath(environment["GIT_DIR"])
+        if not _is_repository(tree, environment):
+            continue
         for batch in _batches(list(names)):
             found |= {names[name] for name in _differing(tree, batch, environment) & names.keys()}
     return found
 
 
+def _is_repository(tree: Path, environment: dict[str, str]) -> bool:
+    # Asked first: where git finds no repository, `git diff A B` compares A with B.
+    try:
+        _git(tree, environment, "rev-parse", "--git-dir")
+    except FileNotFoundError:  # git is not installed
+        return False
+    except WriteError as error:
+        if "not a git repository" in str(error) and "GIT_DIR" not in environment:
+            return False
+        raise
+    return True
+
+
 def _differing(tree: Path, names: list[str], environment: dict[str, str]) -> set[str]:
+    options = ["--name-only", "-z", "--relative", "--no-ext-diff", "--no-renames"]
+    output = _git(tree, environment, "diff", *options, "--ignore-submodules", "--", *names)
+    return {os.fsdecode(name) for name in output.split(b"\0") if name}
+
+
+def _git(tree: Path, environment: dict[str, str], *words: str) -> bytes:
     command = ["git", "--literal-pathspecs", "-c", "core.fsmonitor=false"]
-    command += ["-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "-z", "--relative"]
-    command += ["--no-ext-diff", "--no-renames", "--ignore-submodules", "--", *names]
+    command += ["-c", "diff.autoRefreshIndex=true", *words]
     # No optional lock: a hook may hold the index, and looking should change nothing.
     environment = {**environment, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, capture_output=True
-        )
-    except FileNotFoundError:
-        return set()
+    done = subprocess.run(
+        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, capture_output=True
+    )
     if done.returncode == 0:
-        return {os.fsdecode(name) for name in done.stdout.split(b"\0") if name}
+        return done.stdout
     message = os.fsdecode(done.stderr).strip().partition("\n")[0]
-    if "not a git repository" in message.lower():
-        return set()
     raise WriteError(
         f"git cannot tell which files have unstaged changes ({message});"
         " --allow-dirty goes on without asking it"
@@ -214,7 +230,7 @@ class _Transaction:
 
 def _target(root: Path, relative: str) -> Path:
     path = root / relative
-    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise WriteError(f"{relative}: lies outside {root}, where nothing is written")
     return path
 

@@ -14,7 +14,8 @@ from quickwins_codemod import writing
 from quickwins_codemod.verdict import FileOutcome, FileStatus
 from quickwins_codemod.writing import WriteError, apply, unstaged, write_atomically
 
-ODD = ["a b.py", "é.py", "new\nline.py", "[x].py", "-f.py", "sub/:(top)x.py", os.fsdecode(b"\xff.py")]
+ODD = ["a b.py", "é.py", "new\nline.py", "[x].py", "-f.py", "sub/:(top)x.py"]
+ODD += [os.fsdecode(b"\xff.py")]
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +122,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(
         assert list(tmp_path.glob(".x.py.quickwins-*.tmp"))
         raise error
 
-    monkeypatch.setattr(writing.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(type(error)):
         write_atomically(tmp_path / "x.py", b"new\n")
     monkeypatch.undo()
@@ -174,7 +175,8 @@ def test_without_git_nothing_is_unstaged(tmp_path: Path, monkeypatch: pytest.Mon
     fill(tmp_path, "x.py")
     assert unstaged(tmp_path, [tmp_path / "x.py"]) == set()
     (tmp_path / ".git").mkdir()  # no repository, whatever it is
-    assert unstaged(tmp_path, [tmp_path / "x.py"]) == set()
+    (tmp_path / "y.py").write_text("other\n")
+    assert unstaged(tmp_path, [tmp_path / "x.py", tmp_path / "y.py"]) == set()
     root = repository(tmp_path / "r", "x.py")
     (root / "x.py").write_text("mine\n")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -189,6 +191,16 @@ def test_a_git_that_cannot_tell_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WriteError):
         apply([change("x.py")], root)
     assert apply([change("x.py")], root, allow_dirty=True).written == ["x.py"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_repository_of_somebody_else_is_an_error_too(tmp_path: Path) -> None:
+    """As in a container with a mounted work tree: git refuses to look."""
+    root = repository(tmp_path / "r", "x.py")
+    for path in (root, root / ".git"):
+        os.chown(path, 65534, 65534)
+    with pytest.raises(WriteError, match="dubious ownership.*--allow-dirty"):
+        unstaged(root, [root / "x.py"])
 
 
 @pytest.mark.parametrize("prefix", ["", "inner"])
@@ -276,15 +288,19 @@ def test_a_runtime_edited_meanwhile_stops_the_run(tmp_path: Path) -> None:
     fill(tmp_path, "x.py")
     (tmp_path / "quickwins_runtime").mkdir()
     fill(tmp_path, "quickwins_runtime/r.py")
-    with pytest.raises(WriteError, match="quickwins_runtime/r.py changed meanwhile"):
+    with pytest.raises(WriteError, match="quickwins_runtime/r.py: changed meanwhile"):
         apply([change("x.py"), change("quickwins_runtime/r.py", None)], tmp_path)
     assert (tmp_path / "x.py").read_bytes() == b"old\n"
 
 
 @pytest.mark.parametrize("path", ["../x.py", "a/../../x.py", "/tmp/x.py"])
-def test_apply_never_leaves_the_root(tmp_path: Path, path: str) -> None:
-    with pytest.raises(WriteError, match="lies outside"):
-        apply([change(path, None)], tmp_path / "root")
+def test_apply_never_leaves_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / "root", Path(".")):
+        with pytest.raises(WriteError, match="lies outside"):
+            apply([change(path, None)], root)
 
 
 def test_apply_does_not_write_through_a_link_out(tmp_path: Path) -> None:
@@ -297,7 +313,9 @@ def test_apply_does_not_write_through_a_link_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fatal", [1, 2, 3, 4])
-@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EROFS, "Read-only file system"), KeyboardInterrupt()]
+)
 @pytest.mark.parametrize("late", [False, True], ids=["before the rename", "after the rename"])
 def test_a_failure_in_the_middle_takes_everything_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int, error: BaseException, late: bool
@@ -315,7 +333,7 @@ def test_a_failure_in_the_middle_takes_everything_back(
         if calls == fatal:
             raise error
 
-    monkeypatch.setattr(writing.os, "replace", failing)
+    monkeypatch.setattr(os, "replace", failing)
     outcomes = [*map(change, ("a.py", "b.py", "c.py")), change("quickwins_runtime/r.py", None)]
     expected = WriteError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
@@ -326,7 +344,9 @@ def test_a_failure_in_the_middle_takes_everything_back(
         assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_taken_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_taken_back_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(tmp_path, "a.py", "b.py")
     replace, calls = os.replace, 0
 
@@ -337,7 +357,7 @@ def test_what_cannot_be_taken_back_is_named(tmp_path: Path, monkeypatch: pytest.
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(writing.os, "replace", once)
+    monkeypatch.setattr(os, "replace", once)
     with pytest.raises(WriteError, match=r"b.py: .*No space left on device; .*back a.py$"):
         apply([change("a.py"), change("b.py")], tmp_path)
 
@@ -353,7 +373,7 @@ def test_an_edit_made_during_the_run_is_not_taken_back(
             raise OSError(errno.ENOSPC, "No space left on device")
         os.rename(source, target)
 
-    monkeypatch.setattr(writing.os, "replace", fail_on_b)
+    monkeypatch.setattr(os, "replace", fail_on_b)
     with pytest.raises(WriteError, match="back a.py"):
         apply([change("a.py"), change("b.py")], tmp_path)
     assert (tmp_path / "a.py").read_text() == "mine\n"
