@@ -84,9 +84,7 @@ def _plan_file(path: Path, body: bytes) -> FileOutcome | None:
         data = path.read_bytes()
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
-        return FileOutcome(
-            relative, "error", (Verdict(RULE, "refused", "QW003", 1, 1, message),)
-        )
+        return FileOutcome(relative, "error", (Verdict(RULE, "refused", "QW003", 1, 1, message),))
     header = _HEADER.match(data)
     found = _hash(data[header.end() :]) if header else None
     if found == _hash(body):
@@ -350,9 +348,10 @@ def _bindings(node: ast.AST) -> Iterator[tuple[str, object]]:
                 name = alias.name if alias.asname else alias.name.partition(".")[0]
                 yield alias.asname or name, _Known(name) if name in _MODULES else None
         case ast.ImportFrom(module, aliases, level):
+            known = module in _MODULES and not level
             for alias in aliases:
-                known = module in _MODULES and not level
-                yield alias.asname or alias.name, _known(f"{module}.{alias.name}") if known else None
+                value = _known(f"{module}.{alias.name}") if known else None
+                yield alias.asname or alias.name, value
         case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
             yield name, None
         case ast.Name(name, ast.Store() | ast.Del()):
@@ -368,7 +367,8 @@ def _bindings(node: ast.AST) -> Iterator[tuple[str, object]]:
 
 def _takes_away(nodes: list[ast.AST]) -> bool:
     """Say whether the script, anywhere, may take entries from sys.path or set it anew."""
-    modules, lists = {"sys"}, set()
+    modules: set[str | None] = {"sys"}
+    lists: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             modules |= {alias.asname for alias in node.names if alias.name == "sys"}

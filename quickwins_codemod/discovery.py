@@ -18,8 +18,8 @@ SUFFIXES = (".py", ".pyw")
 
 # Tool-made folders, skipped wherever a walk meets them, whatever .gitignore says.
 SKIPPED = frozenset(
-    ".git .hg .svn __pycache__ node_modules .tox .nox .mypy_cache .ruff_cache .quickwins"
-    " .ipynb_checkpoints".split()
+    (".git", ".hg", ".svn", "__pycache__", "node_modules", ".tox", ".nox", ".mypy_cache")
+    + (".ruff_cache", ".quickwins", ".ipynb_checkpoints")
 )
 
 # The package that `apply` places, told by its first line; bundle.py writes both. They are spelled
@@ -207,7 +207,8 @@ class _Rules:
         level: _Rules | None = self
         while level is not None:
             relative = path[level.cut :]
-            for rule in getattr(level, kind):
+            rules: list[_Rule] = getattr(level, kind)
+            for rule in rules:
                 if relative and rule.matches(relative):
                     return rule.hides
             level = level.above
@@ -230,7 +231,7 @@ def _compile(lines: Iterable[str], strict: bool = False) -> Iterator[_Rule]:
             if strict:
                 raise PathError(f"--exclude: {line!r} is not a pattern") from None
             continue  # as git does
-        if pattern.include is not None:
+        if pattern.include is not None and pattern.regex is not None:
             yield _Rule(pattern.include, folders_only, pattern.regex.search, text[-1])
 
 
@@ -297,7 +298,8 @@ def _cut(folder: str) -> int:
 def _in_runtime(path: str) -> bool:
     if _RUNTIME not in path:
         return False
-    return any(p.name == _RUNTIME and _is_runtime(str(p)) for p in (Path(path), *Path(path).parents))
+    above = (Path(path), *Path(path).parents)
+    return any(folder.name == _RUNTIME and _is_runtime(str(folder)) for folder in above)
 
 
 def _is_runtime(folder: str) -> bool:

@@ -212,7 +212,7 @@ COUNTED = [
     "import sys as s\ns.path.append(os.path.dirname(__file__))",
     "R = Path(__file__).parent\nif str(R) not in sys.path:\n    sys.path.insert(0, str(R))",
     "sys.path.append(\n    os.path.dirname(__file__)\n)",
-    "try:\n    import os\nexcept ImportError:\n    pass\nsys.path.append(os.path.dirname(__file__))",
+    "try:\n    import os\nexcept OSError:\n    pass\nsys.path.append(os.path.dirname(__file__))",
     "def f():\n    os = 1\n    path = 2\nsys.path.append(os.path.dirname(__file__))",
     "x = 1; sys.path.append(os.path.dirname(__file__))",
 ]
@@ -230,7 +230,9 @@ NOT_COUNTED = {
         "if 'x' not in sys.path:\n    sys.path.append(os.path.dirname(__file__))"
     ),
     "in a function": "def f():\n    sys.path.append(os.path.dirname(__file__))",
-    "in a try": "try:\n    1 / 0\n    sys.path.append(os.path.dirname(__file__))\nexcept Exception: 0",
+    "in a try": (
+        "try:\n    1 / 0\n    sys.path.append(os.path.dirname(__file__))\nexcept Exception: 0"
+    ),
     "in a loop": "for x in []:\n    sys.path.append(os.path.dirname(__file__))",
     "rebound": "R = os.path.dirname(__file__)\nR = input\nsys.path.append(R)",
     "rebound in a branch": (
@@ -243,12 +245,11 @@ NOT_COUNTED = {
         "R = os.path.dirname(__file__)\nprint(R := '/x', file=sys.stderr)\nsys.path.append(R)"
     ),
     "rebound by a function": (
-        "def f():\n    global R\n    R = '/x'\nR = os.path.dirname(__file__)\nf()\nsys.path.append(R)"
+        "def f():\n    global R\n    R = '/x'\nR = os.path.dirname(__file__)\nf()\n"
+        "sys.path.append(R)"
     ),
     "os is not os": "import types as os\nos.path = os\nsys.path.append('/x')",
-    "Path is another": (
-        "def Path(x):\n    return '/x'\nsys.path.append(Path(__file__))"
-    ),
+    "Path is another": ("def Path(x):\n    return '/x'\nsys.path.append(Path(__file__))"),
     "taken away": (
         "sys.path.append(os.path.dirname(__file__))\nsys.path.remove(os.path.dirname(__file__))"
     ),
@@ -289,7 +290,9 @@ def run_all(folder: Path, bodies: list[str]) -> list[tuple[Path, list[Path]]]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    return [(s, [Path(p).resolve() for p in answer]) for s, answer in zip(scripts, answers)]
+    return [
+        (s, [Path(p).resolve() for p in answer]) for s, answer in zip(scripts, answers, strict=True)
+    ]
 
 
 def counted(script: Path) -> list[tuple[int, Path]]:

@@ -59,7 +59,8 @@ def test_skips_folders_that_tools_make(tmp_path: Path) -> None:
         ".ruff_cache", ".quickwins", ".ipynb_checkpoints",
     ]  # fmt: skip
     make(tmp_path, {f"a/{folder}/x.py": "" for folder in folders})
-    make(tmp_path, {"myenv/pyvenv.cfg": "", "myenv/lib/x.py": "", "venv/x.py": "", "build/x.py": ""})
+    make(tmp_path, dict.fromkeys(["myenv/pyvenv.cfg", "myenv/lib/x.py", "venv/x.py"], ""))
+    make(tmp_path, {"build/x.py": ""})
     assert find(tmp_path) == ["build/x.py", "venv/x.py"]
 
 
