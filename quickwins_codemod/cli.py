@@ -73,7 +73,8 @@ def _invoke(arguments: Sequence[str]) -> int:
             terminal.err(traceback.format_exc())
         said = f"{type(error).__name__}: {error}"
         return _say(
-            f"a defect of quickwins, please report it: {said} (QUICKWINS_DEBUG=1 shows more)", FAILED
+            f"a defect of quickwins, please report it: {said} (QUICKWINS_DEBUG=1 shows more)",
+            FAILED,
         )
 
 
@@ -109,7 +110,9 @@ def build(rules: Sequence[Transform]) -> click.Group:
     @group.command()
     @reads_tree
     @click.option(
-        "--patch", type=click.Path(path_type=Path), metavar="FILE",
+        "--patch",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
         help="Write what `git apply` takes to FILE, too.",
     )
     @click.pass_context
@@ -166,7 +169,11 @@ def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
     from quickwins_codemod.report.progress import Bar
 
     try:
-        root = discovery.project_root(given["paths"], Path.cwd())
+        here = Path.cwd()
+    except OSError:
+        raise Refused("the current directory is no longer there", USAGE) from None
+    try:
+        root = discovery.project_root(given["paths"], here)
         settings = configuration.load(root, rules, flags.take(rules, given))
         with Bar() as bar:
             return repository.run(

@@ -16,6 +16,11 @@ from quickwins_codemod.configuration import Flags
 from quickwins_codemod.options import Option, OptionError, options_of
 from quickwins_codemod.transform import Transform
 
+#: Names that the commands themselves use; a rule's option of such a name bears the rule's, too.
+_TAKEN = frozenset(
+    "select ignore exclude format workers config patch allow-dirty help version html cache"
+    " no-cache interactive".split()
+)
 #: Flags that say how one command works, and mean nothing to the one that is typed after it.
 _OWN = {"format", "patch", "workers", "allow_dirty"}
 
@@ -46,10 +51,9 @@ def rule_flags(rules: Sequence[Transform]) -> list[RuleFlag]:
     options = [(rule.rule, option) for rule in rules for option in options_of(rule.options_type)]
     uses = Counter(option.key for _, option in options)
     return [
-        RuleFlag(
-            rule, option, f"--{option.key}" if uses[option.key] == 1 else f"--{rule}-{option.key}"
-        )
+        RuleFlag(rule, option, f"--{option.key}" if plain else f"--{rule}-{option.key}")
         for rule, option in options
+        for plain in [uses[option.key] == 1 and option.key not in _TAKEN]
     ]
 
 
@@ -108,12 +112,14 @@ def _spelled(parameter: click.Parameter, value: Any) -> list[str]:
 
 def _shared() -> Iterator[Callable[[Any], Any]]:
     yield click.argument(
-        "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
+        "paths",
+        metavar="PATH...",
+        nargs=-1,
+        required=True,
+        type=click.Path(path_type=Path, readable=False),
     )
     names = {"multiple": True, "callback": _split, "metavar": "NAMES"}
-    yield click.option(
-        "--select", help="Only these rules or codes, with commas between.", **names
-    )
+    yield click.option("--select", help="Only these rules or codes, with commas between.", **names)
     yield click.option("--ignore", help="Not these rules or codes either.", **names)
     yield click.option(
         "--exclude",
@@ -122,15 +128,23 @@ def _shared() -> Iterator[Callable[[Any], Any]]:
         help="Leave out what matches, too; the syntax of .gitignore.",
     )
     yield click.option(
-        "--format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        "--format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
         help="For people, or for programs.",
     )
     yield click.option(
-        "--workers", type=click.IntRange(0), default=0, metavar="N",
+        "--workers",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
         help="Processes to use; 0, the default, chooses.",
     )
     yield click.option(
-        "--config", type=click.Path(path_type=Path), metavar="FILE",
+        "--config",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
         help="Read [tool.quickwins] there, not in the nearest pyproject.toml.",
     )
 

@@ -44,18 +44,18 @@ def run(
     workers: so many processes; 0 chooses by the number of candidates and processors.
     progress: called with the number of candidates done and of all.
     """
+    root = root.resolve()  # as what is found below it is spelled
     found = discovery.find_python_files(paths, root, settings.exclude)
-    outcomes = [
-        _error(path.relative_to(root).as_posix(), code, message)
-        for path, code, message in found.problems
-    ]
+    files = _within(found.files, root, settings)
+    problems = {path: (code, message) for path, code, message in found.problems}
+    outcomes = [_error(path, *problems[full]) for full, path in _within(problems, root, settings)]
+    unread = sum(not (root / outcome.path).is_dir() for outcome in outcomes)
     tasks: list[_Task] = []
-    for path in found.files:
-        relative = path.relative_to(root).as_posix()
+    for full, path in files:
         try:
-            task = _sift(path, relative, settings)
+            task = _sift(full, path, settings)
         except SourceError as error:
-            outcomes.append(_error(relative, error.code, error.message))
+            outcomes.append(_error(path, error.code, error.message))
             continue
         if task is not None:
             tasks.append(task)
@@ -71,7 +71,7 @@ def run(
         outcomes = _with_runtime(outcomes, runtime)
     return RunResult(
         root=str(root),
-        files=len(found.files) + len(found.problems),
+        files=len(files) + unread,
         candidates=len(done),
         outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.path)),
     )
@@ -92,9 +92,15 @@ def write(result: RunResult, allow_dirty: bool = False) -> RunResult:
     return dataclasses.replace(result, outcomes=outcomes)
 
 
-def _sift(path: Path, relative: str, settings: Settings) -> _Task | None:
+def _within(files: Iterable[Path], root: Path, settings: Settings) -> list[tuple[Path, str]]:
+    """Pair each file with its path from the root; drop what the outer patterns leave out."""
+    pairs = [(full, full.relative_to(root).as_posix()) for full in files]
+    return [(full, path) for full, path in pairs if not settings.leaves_out(path)]
+
+
+def _sift(full: Path, path: str, settings: Settings) -> _Task | None:
     """Return the task that a file is, None where no wanted rule can apply to its bytes."""
-    local = settings.for_file(relative)
+    local = settings.for_file(path)
     wanted = [
         t
         for t in transform.all_transforms()
@@ -102,8 +108,8 @@ def _sift(path: Path, relative: str, settings: Settings) -> _Task | None:
     ]
     if not wanted:
         return None
-    data = read_bytes(path)
-    return _Task(relative, local) if any(t.is_candidate(data) for t in wanted) else None
+    data = read_bytes(full)
+    return _Task(path, local) if any(t.is_candidate(data) for t in wanted) else None
 
 
 def _with_runtime(

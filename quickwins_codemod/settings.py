@@ -54,6 +54,9 @@ class Settings:
     runtime: "bundled" copies quickwins_runtime/ into the repository, "installed" imports
         quickwins_codemod.runtime from the installed package.
     rules: for each rule name, an instance of that rule's Options dataclass.
+    base: leads from the folder of a configuration file above the root to the root ("sub/"); the
+        patterns of per_file_ignores count from that folder.
+    outer_excludes: such a base, and patterns that leave out files by their path from there.
     origins: for each key ("select", "onecycle.pct-start") that is not built in, who set it.
     """
 
@@ -63,6 +66,8 @@ class Settings:
     per_file_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     runtime: str = "bundled"
     rules: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
+    outer_excludes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def wants_rule(self, rule: str, codes: Iterable[str] = ()) -> bool:
@@ -82,11 +87,15 @@ class Settings:
         extra = tuple(
             name
             for pattern, names in self.per_file_ignores.items()
-            if _spec(pattern).match_file(path)
+            if _spec(pattern).match_file(self.base + path)
             for name in names
             if name not in self.ignore
         )
         return replace(self, ignore=self.ignore + extra) if extra else self
+
+    def leaves_out(self, path: str) -> bool:
+        """Tell whether patterns that count from a folder above the root exclude a file."""
+        return any(_spec(*lines).match_file(base + path) for base, lines in self.outer_excludes)
 
     def origin(self, key: str) -> str:
         """Say where the value of a key comes from."""
@@ -94,10 +103,10 @@ class Settings:
 
 
 @lru_cache(maxsize=256)
-def _spec(pattern: str) -> GitIgnoreSpec:
+def _spec(*patterns: str) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec
 
-    return GitIgnoreSpec.from_lines([pattern])
+    return GitIgnoreSpec.from_lines(patterns)
 
 
 def names_of(
@@ -146,7 +155,9 @@ def short(path: Path) -> str:
 
 def _unknown_name(name: str, known: Sequence[str]) -> str:
     if name.upper().startswith("QW0") and len(name) == 5:
-        return f'"{name}" is about whole files and cannot be chosen here; leave a file out by exclude'
+        return (
+            f'"{name}" is about whole files and cannot be chosen here; leave a file out by exclude'
+        )
     return f'unknown rule or code "{name}"{suggest(name, known)}'
 
 

@@ -122,7 +122,9 @@ def test_a_redirected_diff_is_a_patch(here: Path, start: str) -> None:
     subprocess.run(["git", "apply", "-"], cwd=here / start, input=patch, check=True)
     after = {name: (here / name).read_bytes() for name in files}
     assert after["sub/b.py"] == files["sub/b.py"].replace(b"old", b"new")
-    assert after["a.py"] == (files["a.py"].replace(b"old", b"new") if start == "." else files["a.py"])
+    assert after["a.py"] == (
+        files["a.py"].replace(b"old", b"new") if start == "." else files["a.py"]
+    )
     assert (here / start / "quickwins_runtime/__init__.py").exists()
 
 
@@ -266,11 +268,26 @@ def test_configuration_and_flags_meet(here: Path) -> None:
     assert quickwins(here, "check", ".", "--config", "other.toml").returncode == 0
 
 
+def test_a_folder_that_is_left_out_stays_out_when_a_part_of_the_tree_is_named(here: Path) -> None:
+    (here / "sub/legacy").mkdir(parents=True)
+    (here / "sub/legacy/a.py").write_text("old")
+    (here / "pyproject.toml").write_text("[tool.quickwins]\nexclude = ['sub/legacy/']\n")
+    assert quickwins(here, "check", "sub").returncode == 0
+    assert quickwins(here, "check", "sub/legacy/a.py").returncode == 0
+    (here / "pyproject.toml").unlink()
+    assert quickwins(here, "check", "sub").returncode == 1
+    for pattern in ("sub/legacy/", "legacy/a.py", "sub/legacy/*"):
+        assert quickwins(here, "check", "sub", "--exclude", pattern).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
         ("[tool.quickwins]\nselect = [", "pyproject.toml:2:"),
-        ("[tool.quickwins]\nselcet = []", 'pyproject.toml: tool.quickwins.selcet: unknown key; did'),
+        (
+            "[tool.quickwins]\nselcet = []",
+            "pyproject.toml: tool.quickwins.selcet: unknown key; did",
+        ),
         (
             "[tool.quickwins.made-up]\nfactor = 0",
             "pyproject.toml: tool.quickwins.made-up.factor: must be greater than 0, not 0",
@@ -291,16 +308,25 @@ def test_a_broken_configuration_is_one_line(here: Path, toml: str, message: str)
         ("dif .", 'no such command "dif"; did you mean "diff"?'),
         ("diff", "diff: Missing argument 'PATH...'."),
         ("diff nowhere", "nowhere: no such file or directory"),
-        ("diff . --select made-upp", '--select: unknown rule or code "made-upp"; did you mean "mad'),
+        (
+            "diff . --select made-upp",
+            '--select: unknown rule or code "made-upp"; did you mean "mad',
+        ),
         ("diff . --ignore QW001", '--ignore: "QW001" is about whole files and cannot be chosen'),
         ("diff . --exclude !", '--exclude: "!" is no pattern of a .gitignore'),
         ("diff . --format xml", "diff: Invalid value for '--format': 'xml' is not one of"),
-        ("diff . --factor -1", "diff: Invalid value for '--factor': must be greater than 0, not -1"),
+        (
+            "diff . --factor -1",
+            "diff: Invalid value for '--factor': must be greater than 0, not -1",
+        ),
         ("diff . --factor nan", "diff: Invalid value for '--factor': must be a finite number"),
         ("diff . --factor much", "diff: Invalid value for '--factor': 'much' is not a valid float"),
         ("diff . --curve flat", "diff: Invalid value for '--curve': 'flat' is not one of"),
         ("diff . --config nowhere.toml", "nowhere.toml: cannot be read: No such file or directory"),
-        ("diff . --patch no/where.patch", "--patch no/where.patch: cannot be written: No such file"),
+        (
+            "diff . --patch no/where.patch",
+            "--patch no/where.patch: cannot be written: No such file",
+        ),
         ("diff . --faktor 2", "diff: No such option"),
         ("explain QW90", 'explain: unknown rule or code "QW90"; did you mean "QW9'),
     ],
@@ -341,7 +367,9 @@ def test_closed_streams_are_no_failure(here: Path, closed: str) -> None:
     write(here, a="old\n")
     for command, code in (("diff .", 0), ("check .", 1), ("--help", 0), ("dif", 2)):
         line = f"{sys.executable} {FAKE} {command} {closed}"
-        done = subprocess.run(["bash", "-c", line], cwd=here, env=environment(), capture_output=True)
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=here, env=environment(), capture_output=True
+        )
         assert done.returncode == code
         assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
 

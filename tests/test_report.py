@@ -24,7 +24,11 @@ def verdict(
 
 
 def outcome(
-    path: str, status: FileStatus, *verdicts: Verdict, before: bytes | None = b"", after: bytes | None = None
+    path: str,
+    status: FileStatus,
+    *verdicts: Verdict,
+    before: bytes | None = b"",
+    after: bytes | None = None,
 ) -> FileOutcome:
     return FileOutcome(path, status, verdicts, before, after)
 

@@ -16,7 +16,8 @@ from quickwins_codemod.settings import Settings
 from quickwins_codemod.verdict import FileOutcome, RunResult
 
 forked = pytest.mark.skipif(
-    multiprocessing.get_start_method() != "fork", reason="the made-up pipeline lives in this process"
+    multiprocessing.get_start_method() != "fork",
+    reason="the made-up pipeline lives in this process",
 )
 
 

@@ -279,6 +279,22 @@ def test_per_file_ignores_follow_gitignore_patterns() -> None:
     assert settings.for_file("a_gen.py") is settings, "nothing that is not ignored already"
 
 
+def test_patterns_count_from_where_they_were_written(root: Path) -> None:
+    (root / "sub").mkdir()
+    (root / "pyproject.toml").write_text(
+        "[tool.quickwins]\nexclude = ['sub/old/', '/top.py']\n"
+        "per-file-ignores = {'sub/a.py' = ['onecycle']}\n"
+    )
+    below = load(root / "sub", RULES, Flags(exclude=("sub/new/", "x.py")))
+    assert below.exclude == ("sub/new/", "x.py"), "what discovery applies from the root"
+    assert below.leaves_out("old/deep/a.py") and below.leaves_out("new/a.py")
+    assert not below.leaves_out("a.py") and not below.leaves_out("top.py")
+    assert below.for_file("a.py").ignore == ("onecycle",)
+    at_top = load(root, RULES)
+    assert (at_top.exclude, at_top.outer_excludes) == (("sub/old/", "/top.py"), ())
+    assert at_top.for_file("sub/a.py").ignore == ("onecycle",)
+
+
 def test_settings_travel_to_workers(root: Path) -> None:
     settings = load(root, RULES)
     assert pickle.loads(pickle.dumps(settings)) == settings

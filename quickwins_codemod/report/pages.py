@@ -13,7 +13,10 @@ def page(name: str, rules: Sequence[Transform]) -> str:
     """Return the page of a rule or a code, or raise ConfigError for an unknown one."""
     plain = name.strip().lower().replace("_", "-")
     opening, files = codes_of(verdict.__doc__ or "", FILE_RULE)
-    for rule, text, codes in [(FILE_RULE, opening, files), *((r.rule, r.page, r.codes) for r in rules)]:
+    for rule, text, codes in [
+        (FILE_RULE, opening, files),
+        *((r.rule, r.page, r.codes) for r in rules),
+    ]:
         if plain == rule:
             return f"{rule}\n\n{text}\n\n{_table(codes)}"
         for code in codes:
