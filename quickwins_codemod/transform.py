@@ -7,7 +7,7 @@ command line asks it for its name, its options and its codes. It has
 - `NEEDLES`: byte strings; a file that lacks all of them is no candidate for this rule
 - `Options`: a frozen dataclass; each field has a default and `metadata={"help": ...}`
 - a docstring whose blocks `QW123 title` + indented text are the pages of its codes
-- `plan(script, options) -> Plan`: pure; it reads the model and answers with edits and verdicts
+- `plan(script, options) -> Plan`: pure; it reads the model and answers with findings
 """
 
 from __future__ import annotations
@@ -32,15 +32,22 @@ _BLOCK = re.compile(r"^(QW\d{3}) (.+)$")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a transform wants: edits against nodes of the script's tree, and a verdict a site.
+class Finding:
+    """What a transform says of one site, and the edits that belong to it, all or none.
 
     runtime_names: what the edited script must import from the bundled runtime.
     """
 
+    verdicts: tuple[Verdict, ...]
     edits: tuple[Edit, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
     runtime_names: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a transform found in one script."""
+
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

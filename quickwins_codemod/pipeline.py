@@ -1,0 +1,230 @@
+"""One file: decode, parse, read, plan, rewrite, check. The only module that ties these together."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quickwins_codemod import bundle
+from quickwins_codemod.settings import FILE_RULE, Settings
+from quickwins_codemod.source import Source, SourceError, decode, read_bytes
+from quickwins_codemod.transform import Finding, Transform, all_transforms
+from quickwins_codemod.verdict import FileOutcome, Verdict, file_status
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from quickwins_codemod.edits import Edit
+    from quickwins_codemod.script.facts import Script
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run knows that a single file does not."""
+
+    root: Path
+    runtime_home: Path
+    settings: Settings
+
+
+class SelfCheckError(Exception):
+    """The rewritten text is not what was planned: a defect of a transform."""
+
+
+def process(path: Path, context: Context) -> FileOutcome | None:
+    """Look at one file and say what would become of it; None where no rule can apply to it."""
+    relative = path.relative_to(context.root).as_posix()
+    data = b""
+    try:
+        data = read_bytes(path)
+        transforms = _applicable(data, context.settings)
+        if not transforms:
+            return None
+        return _processed(decode(path, data), relative, transforms, context)
+    except SourceError as error:
+        verdict = Verdict(
+            FILE_RULE, "refused", error.code, error.line, error.column, error.message
+        )
+        return FileOutcome(relative, "error", (verdict,), before=data)
+
+
+def rewrite(text: str, transform: Transform, options: object) -> str | None:
+    """Return one module's text rewritten by one rule, or None where it leaves it alone.
+
+    For callers without a repository (libcst's own codemod command): the runtime is imported as if
+    it could be found, and not placed.
+    """
+    settings = Settings(rules={transform.rule: options})
+    module = _parse(text)
+    script = _read(module)
+    findings = _findings(script, [transform], settings)
+    if not any(f.edits for f in findings):
+        return None
+    return _rewritten(script, findings, settings, None).code
+
+
+def _applicable(data: bytes, settings: Settings) -> list[Transform]:
+    return [
+        t
+        for t in all_transforms()
+        if settings.wants_rule(t.rule, (c.code for c in t.codes)) and t.is_candidate(data)
+    ]
+
+
+def _processed(
+    source: Source, relative: str, transforms: Sequence[Transform], context: Context
+) -> FileOutcome:
+    settings = context.settings
+    _compiles(source.text)
+    script = _read(_parse(source.text))
+    findings = _findings(script, transforms, settings)
+    verdicts = _in_order(findings)
+    if not any(f.edits for f in findings):
+        return FileOutcome(relative, file_status(verdicts), verdicts, before=source.data)
+    try:
+        new = _rewritten(script, findings, settings, _importer(source, context))
+        data = source.encode(new.code)
+        _check(source, new.code, data, script, findings, transforms, settings)
+    except (SelfCheckError, UnicodeEncodeError) as error:
+        verdict = Verdict(
+            FILE_RULE, "refused", "QW005", 1, 1, f"the rewrite failed its self-check: {error}",
+            "the file is left as it is; please report it",
+        )
+        return FileOutcome(relative, "refused", (verdict,), before=source.data)
+    return FileOutcome(relative, "changed", verdicts, before=source.data, after=data)
+
+
+def _compiles(text: str) -> None:
+    """Python's own verdict on the text; ten times cheaper than the parse that follows."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except SyntaxError as error:
+        raise SourceError(
+            "QW001", f"cannot be parsed: {error.msg}", error.lineno or 1, error.offset or 1
+        ) from None
+    except (RecursionError, MemoryError):
+        raise SourceError("QW006", "is nested deeper than Python's parser can follow") from None
+    except ValueError as error:
+        raise SourceError("QW001", f"cannot be parsed: {error}") from None
+
+
+def _parse(text: str) -> cst.Module:
+    import libcst as cst
+
+    try:
+        return cst.parse_module(text)
+    except cst.ParserSyntaxError as error:
+        raise SourceError(
+            "QW001", "uses syntax that libcst cannot parse", error.raw_line, error.raw_column + 1
+        ) from None
+    except RecursionError:
+        raise SourceError("QW006", "is nested deeper than can be followed") from None
+
+
+def _read(module: cst.Module) -> Script:
+    from quickwins_codemod.script.reading import read
+
+    try:
+        return read(module)
+    except RecursionError:
+        raise SourceError("QW006", "is nested deeper than can be followed") from None
+
+
+def _findings(
+    script: Script, transforms: Sequence[Transform], settings: Settings
+) -> list[Finding]:
+    found = []
+    for transform in transforms:
+        options = settings.rules.get(transform.rule) or transform.options_type()
+        for finding in transform.plan(script, options).findings:
+            wanted = [v for v in finding.verdicts if settings.wants(v.rule, v.code)]
+            dropped = [v for v in finding.verdicts if v not in wanted and v.status == "applied"]
+            if not dropped:
+                found.append(replace(finding, verdicts=tuple(wanted)))
+    return found
+
+
+def _in_order(findings: Sequence[Finding]) -> tuple[Verdict, ...]:
+    verdicts = [v for f in findings for v in f.verdicts]
+    return tuple(sorted(verdicts, key=lambda v: (v.line, v.column, v.code)))
+
+
+def _rewritten(
+    script: Script,
+    findings: Sequence[Finding],
+    settings: Settings,
+    importer: tuple[Source, Path] | None,
+) -> cst.Module:
+    from quickwins_codemod.rewriting import ConflictingEdits, apply_edits
+
+    edits = [e for f in findings for e in f.edits]
+    names = frozenset(n for f in findings for n in f.runtime_names)
+    try:
+        return apply_edits(script.tree, [*edits, *_imports(script, names, edits, settings, importer)])
+    except ConflictingEdits as error:
+        raise SelfCheckError(str(error)) from None
+
+
+def _importer(source: Source, context: Context) -> tuple[Source, Path] | None:
+    return None if context.settings.runtime == "installed" else (source, context.runtime_home)
+
+
+def _imports(
+    script: Script,
+    names: frozenset[str],
+    edits: Sequence[Edit],
+    settings: Settings,
+    importer: tuple[Source, Path] | None,
+) -> list[Edit]:
+    from quickwins_codemod.script.imports import import_edit
+
+    origin = "quickwins_codemod.runtime" if settings.runtime == "installed" else bundle.PACKAGE
+    line = None
+    additions: list[tuple[int, Path]] = []
+    if importer is not None:
+        source, home = importer
+        additions = bundle.static_sys_path(ast.parse(source.text), source.path)
+        found = [last for last, path in additions if path.resolve() == home.resolve()]
+        line = bundle.sys_path_line(source.path, home, [path for _, path in additions])
+        edit = import_edit(script, names, origin, edits, line, min(found, default=0))
+    else:
+        edit = import_edit(script, names, origin, edits, None, 0)
+    return [edit] if edit is not None else []
+
+
+def _check(
+    source: Source,
+    text: str,
+    data: bytes,
+    script: Script,
+    findings: Sequence[Finding],
+    transforms: Sequence[Transform],
+    settings: Settings,
+) -> None:
+    """Refuse a text that does not compile, strays from the plan, or is not a fixpoint."""
+    from quickwins_codemod.selfcheck import stray_line
+
+    try:
+        _compiles(text)
+        again = decode(source.path, data)
+    except SourceError as error:
+        raise SelfCheckError(f"line {error.line} {error.message}") from None
+    if again.text != text:
+        raise SelfCheckError("the encoding does not hold the new text")
+    stray = stray_line(source.text, text, script, [e for f in findings for e in f.edits])
+    if stray is not None:
+        raise SelfCheckError(f"line {stray} differs, which was not planned")
+    second = _findings(_read(_parse(text)), transforms, settings)
+    if any(f.edits for f in second):
+        raise SelfCheckError("a second run would change it again")
+    applied = {v.rule for f in findings for v in f.verdicts if v.status == "applied"}
+    already = {v.rule for f in second for v in f.verdicts if v.status == "already"}
+    if not applied <= already:
+        missing = ", ".join(sorted(applied - already))
+        raise SelfCheckError(f"a second run does not see what was done for {missing}")

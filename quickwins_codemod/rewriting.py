@@ -1,0 +1,365 @@
+"""Apply edits to a parsed module in one pass, touching nothing but the nodes on their way.
+
+Only the ancestors of edited nodes are rebuilt; every other node, with its whitespace and comments,
+is the original object. Edits on one node compose in the order given; a node that is both removed
+and replaced is a defect of a transform and raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import libcst as cst
+
+from quickwins_codemod.edits import (
+    AddArgument,
+    AddDictEntry,
+    AddParameter,
+    Edit,
+    InsertAfter,
+    InsertBefore,
+    Remove,
+    Replace,
+    target,
+)
+from quickwins_codemod.script.records import reads_only
+from quickwins_codemod.script.tree import Tree, child_fields, statements_of, walk
+
+
+class ConflictingEdits(Exception):
+    """Two edits that cannot both hold; a defect of the transforms, caught by the self-check."""
+
+
+def apply_edits(tree: Tree, edits: Sequence[Edit]) -> cst.Module:
+    """Return the module with all edits applied."""
+    return _Rewriter(tree, edits).module()
+
+
+class _Rewriter:
+    def __init__(self, tree: Tree, edits: Sequence[Edit]) -> None:
+        self.tree = tree
+        self.before: dict[cst.CSTNode, list[str]] = {}
+        self.after: dict[cst.CSTNode, list[str]] = {}
+        self.removed: dict[cst.CSTNode, str | None] = {}
+        self.changed: dict[cst.CSTNode, list[Edit]] = {}
+        for edit in edits:
+            if isinstance(edit, InsertBefore):
+                self.before.setdefault(edit.anchor, []).append(edit.code)
+            elif isinstance(edit, InsertAfter):
+                self.after.setdefault(edit.anchor, []).append(edit.code)
+            elif isinstance(edit, Remove):
+                self.removed[edit.node] = edit.topic
+            else:
+                self.changed.setdefault(target(edit), []).append(edit)
+        for node, topic in _emptied(tree, self.removed).items():
+            self.removed[node] = topic
+        if self.removed.keys() & self.changed.keys():
+            raise ConflictingEdits("a node is removed and changed")
+        for node, found in self.changed.items():
+            if sum(isinstance(e, Replace) for e in found) > 1:
+                raise ConflictingEdits(f"{tree.code(node)[:40]} is replaced twice")
+        touched = [*self.before, *self.after, *self.removed, *self.changed]
+        self.left_over: dict[cst.CSTNode, list[cst.EmptyLine]] = {}
+        self.dirty = {a for node in touched for a in tree.ancestors(node)} | set(self.changed)
+
+    def module(self) -> cst.Module:
+        return self._rebuilt(self.tree.module)
+
+    def _rebuilt(self, node: cst.CSTNode) -> Any:
+        if node not in self.dirty:
+            return node
+        changes = {}
+        for name in child_fields(node):
+            value = getattr(node, name)
+            if isinstance(value, cst.CSTNode):
+                if value in self.removed:
+                    changes[name] = None  # the else branch of an if
+                elif value in self.dirty:
+                    changes[name] = self._rebuilt(value)
+            elif isinstance(value, (list, tuple)) and value:
+                rebuilt = (
+                    self._block(node, value)
+                    if name == "body" and _is_block(node)
+                    else [self._rebuilt(v) if isinstance(v, cst.CSTNode) else v for v in value]
+                )
+                if any(a is not b for a, b in zip(rebuilt, value)) or len(rebuilt) != len(value):
+                    changes[name] = rebuilt
+        if self.left_over.get(node):  # comments above a removed last statement
+            changes["footer"] = [*self.left_over[node], *node.footer]
+        new = node.with_changes(**changes) if changes else node
+        for edit in self.changed.get(node, ()):
+            new = self._change(new, edit)
+        return new
+
+    # -- blocks ----------------------------------------------------------------------------
+
+    def _block(self, block: cst.CSTNode, body: Sequence[cst.CSTNode]) -> list[cst.CSTNode]:
+        if isinstance(block, (cst.SimpleStatementLine, cst.SimpleStatementSuite)):
+            return self._small(body)
+        new: list[cst.CSTNode] = []
+        held: list[cst.EmptyLine] = []  # what stood above a removed statement and stays
+        for item in body:
+            inner = list(item.body) if isinstance(item, cst.SimpleStatementLine) else [item]
+            alone = len(inner) == 1
+            above = [c for s in inner[:1] for c in self.before.get(s, ())]
+            below = [c for s in inner[-1:] for c in self.after.get(s, ())]
+            if all(s in self.removed for s in inner):
+                kept = _without_comment(item.leading_lines, self.removed[inner[0]])
+                inserted = [s for code in (*above, *below) for s in self._parsed(code)]
+                if inserted:
+                    inserted[0] = inserted[0].with_changes(leading_lines=[*held, *kept])
+                    held = []
+                    new += inserted
+                else:
+                    held = _joined(held, kept)
+                continue
+            rebuilt = self._rebuilt(item) if item in self.dirty or not alone else item
+            replaced = self.changed.get(inner[0]) if alone else None
+            if replaced and isinstance(item, cst.SimpleStatementLine):
+                statements = self._replaced_line(item, rebuilt, replaced)
+            else:
+                statements = [rebuilt]
+            if held:
+                first = statements[0]
+                statements[0] = first.with_changes(
+                    leading_lines=_joined(held, first.leading_lines)
+                )
+                held = []
+            if above:
+                statements = [*(s for code in above for s in self._parsed(code)), *statements]
+            new += statements
+            new += [s for code in below for s in self._parsed(code)]
+        self.left_over[block] = held
+        if not new and isinstance(block, cst.IndentedBlock):
+            new = [cst.parse_statement("pass")]
+        return new
+
+    def _replaced_line(
+        self, old: cst.SimpleStatementLine, new: cst.SimpleStatementLine, edits: list[Edit]
+    ) -> list[cst.CSTNode]:
+        """A statement whose replacement is one or more lines; the rest of its line stays."""
+        replace = next((e for e in edits if isinstance(e, Replace)), None)
+        if replace is None:
+            return [new]
+        lines = self._parsed(replace.code)
+        lines[0] = lines[0].with_changes(leading_lines=old.leading_lines)
+        if isinstance(lines[-1], cst.SimpleStatementLine):
+            lines[-1] = lines[-1].with_changes(trailing_whitespace=old.trailing_whitespace)
+        return lines
+
+    def _small(self, body: Sequence[cst.CSTNode]) -> list[cst.CSTNode]:
+        """Statements that share a line: `a; b`. Insertions between them stay on the line."""
+        line = self.tree.parents[body[0]]
+        shared = isinstance(line, cst.SimpleStatementSuite)
+        new: list[cst.CSTNode] = []
+        for index, statement in enumerate(body):
+            inner = index < len(body) - 1
+            codes_before = self.before.get(statement, ()) if (index or shared) else ()
+            codes_after = self.after.get(statement, ()) if (inner or shared) else ()
+            for code in codes_before:
+                new += self._parsed_small(code)
+            if statement not in self.removed:
+                edits = self.changed.get(statement, ())
+                replace = next((e for e in edits if isinstance(e, Replace)), None)
+                alone = len(body) == 1 and not shared
+                if replace is not None and not alone:
+                    new += self._parsed_small(replace.code)
+                else:
+                    new.append(statement if replace is not None else self._rebuilt(statement))
+            for code in codes_after:
+                new += self._parsed_small(code)
+        if not new:
+            new = [cst.Pass()]
+        joined = [
+            s.with_changes(semicolon=cst.Semicolon(whitespace_after=cst.SimpleWhitespace(" ")))
+            if isinstance(s.semicolon, cst.MaybeSentinel) and i < len(new) - 1
+            else s
+            for i, s in enumerate(new)
+        ]
+        if body[-1].semicolon is cst.MaybeSentinel.DEFAULT:
+            joined[-1] = joined[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+        return joined
+
+    def _parsed(self, code: str) -> list[Any]:
+        return list(cst.parse_module(code).body)
+
+    def _parsed_small(self, code: str) -> list[cst.CSTNode]:
+        found = []
+        for statement in self._parsed(code):
+            if not isinstance(statement, cst.SimpleStatementLine):
+                raise ConflictingEdits("a compound statement cannot share a line")
+            found += statement.body
+        return found
+
+    # -- single nodes ------------------------------------------------------------------------
+
+    def _change(self, node: Any, edit: Edit) -> Any:
+        if isinstance(edit, Replace):
+            if isinstance(node, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
+                return node  # done where its block is rebuilt
+            return cst.parse_expression(edit.code)
+        if isinstance(edit, AddArgument):
+            return _with_argument(node, edit.code)
+        if isinstance(edit, AddParameter):
+            return _with_parameter(node, edit.code)
+        if isinstance(edit, AddDictEntry):
+            return self._with_entry(node, edit)
+        raise ConflictingEdits(f"unknown edit {edit!r}")
+
+    def _with_entry(self, node: cst.Dict, edit: AddDictEntry) -> cst.Dict:
+        new = cst.parse_expression("{" + edit.code + "}").elements[0]
+        elements = list(node.elements)
+        if not elements:
+            return node.with_changes(elements=[new])
+        places = [e is edit.after for e in edit.mapping.elements]
+        index = places.index(True) if True in places else len(places) - 1
+        earlier = [e for e in self.changed[edit.mapping] if isinstance(e, AddDictEntry)]
+        index += sum(
+            places.index(True) >= edit.mapping.elements.index(e.after)
+            for e in earlier[: earlier.index(edit)]
+            if e.after is not None and True in places
+        )
+        previous = elements[index]
+        gap = elements[index - 1].comma if index else _first_gap(node)
+        own, following = _split_comma(previous.comma, gap, last=index == len(elements) - 1)
+        elements[index] = previous.with_changes(comma=own)
+        elements.insert(index + 1, new.with_changes(comma=following))
+        return node.with_changes(elements=elements)
+
+
+def _split_comma(comma: Any, gap: Any, last: bool) -> tuple[Any, Any]:
+    """The commas of an element and of a new one after it; a comment stays with its element."""
+    if not isinstance(comma, cst.Comma):
+        return _between(gap, None), comma
+    after = comma.whitespace_after
+    if not isinstance(after, cst.ParenthesizedWhitespace):
+        return (_between(gap, comma) if last else comma), comma
+    plain = after.with_changes(first_line=cst.TrailingWhitespace(newline=after.first_line.newline))
+    model = gap.whitespace_after if isinstance(gap, cst.Comma) else after
+    if last and isinstance(model, cst.ParenthesizedWhitespace):
+        own = after.with_changes(
+            empty_lines=[], indent=model.indent, last_line=model.last_line
+        )
+    else:
+        own = after.with_changes(empty_lines=[])
+    return comma.with_changes(whitespace_after=own), comma.with_changes(whitespace_after=plain)
+
+
+def _between(model: Any, own: Any) -> cst.Comma:
+    """A comma whose line break is that between the neighbours, without their comments."""
+    for comma in (model, own):
+        if isinstance(comma, cst.Comma):
+            after = comma.whitespace_after
+            if isinstance(after, cst.ParenthesizedWhitespace):
+                plain = cst.TrailingWhitespace(newline=after.first_line.newline)
+                after = after.with_changes(first_line=plain, empty_lines=[])
+            return cst.Comma(whitespace_after=after)
+    return cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+
+
+def _first_gap(node: cst.Dict) -> Any:
+    """The line break after `{`, as a comma to copy, for a dict with one element."""
+    after = node.lbrace.whitespace_after
+    if isinstance(after, cst.ParenthesizedWhitespace):
+        return cst.Comma(whitespace_after=after)
+    return None
+
+
+def _with_argument(call: cst.Call, code: str) -> cst.Call:
+    argument = cst.parse_expression(f"f({code})").args[0]
+    args = list(call.args)
+    if not args:
+        return call.with_changes(args=[argument])
+    stars = next((i for i, a in enumerate(args) if a.star == "**"), len(args))
+    last = args[stars - 1] if stars else None
+    if last is None or stars < len(args):
+        args.insert(stars, argument.with_changes(
+            comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))))
+        return call.with_changes(args=args)
+    gap = args[-2].comma if len(args) > 1 else None
+    args[-1] = last.with_changes(comma=_between(gap, None))
+    args.append(argument.with_changes(
+        comma=last.comma, whitespace_after_arg=last.whitespace_after_arg))
+    return call.with_changes(args=args)
+
+
+def _with_parameter(function: cst.FunctionDef, code: str) -> cst.FunctionDef:
+    parameter = cst.parse_statement(f"def f({code}): pass").params.params[0]
+    params = list(function.params.params)
+    ends = isinstance(function.params.star_arg, (cst.Param, cst.ParamStar)) or bool(
+        function.params.star_kwarg
+    )
+    if not params:
+        return function.with_changes(params=function.params.with_changes(params=[parameter]))
+    last = params[-1]
+    gap = params[-2].comma if len(params) > 1 else None
+    tail = last.comma if ends or isinstance(last.comma, cst.Comma) else parameter.comma
+    params[-1] = last.with_changes(
+        comma=_between(gap, None), whitespace_after_param=cst.SimpleWhitespace("")
+    )
+    params.append(parameter.with_changes(
+        comma=tail, whitespace_after_param=last.whitespace_after_param))
+    return function.with_changes(params=function.params.with_changes(params=params))
+
+
+def _is_block(node: cst.CSTNode) -> bool:
+    return isinstance(
+        node,
+        (cst.Module, cst.IndentedBlock, cst.SimpleStatementLine, cst.SimpleStatementSuite),
+    )
+
+
+def _without_comment(lines: Iterable[cst.EmptyLine], topic: str | None) -> list[cst.EmptyLine]:
+    """The lines above a removed statement, less its own comment where that is about the topic."""
+    kept = list(lines)
+    start = len(kept)
+    while start and kept[start - 1].comment is not None:
+        start -= 1
+    own = " ".join(line.comment.value for line in kept[start:])
+    if topic is not None and own and re.search(topic, own, re.IGNORECASE):
+        return kept[:start]
+    return kept
+
+
+def _joined(held: Sequence[cst.EmptyLine], lines: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:
+    """Lines from above a removed statement put over the next one, blank lines not doubled."""
+    lines = list(lines)
+    if held and all(line.comment is None for line in held) and lines and lines[0].comment is None:
+        return lines
+    return [*held, *lines]
+
+
+def _emptied(
+    tree: Tree, removed: dict[cst.CSTNode, str | None]
+) -> dict[cst.CSTNode, str | None]:
+    """`if` statements and branches that hold nothing but removed statements go with them."""
+    gone: dict[cst.CSTNode, str | None] = dict(removed)
+    grew = True
+    while grew:
+        grew = False
+        for statement in [s for s in gone if not isinstance(s, cst.Else)]:
+            owner = tree.parents.get(tree.block(statement))
+            if isinstance(owner, cst.Else):
+                above = tree.parents[owner]
+                inside = all(s in gone for s in statements_of(owner.body))
+                if isinstance(above, cst.If) and inside and owner not in gone:
+                    gone[owner] = gone[statement]
+                    grew = True
+                owner = above if isinstance(above, cst.If) else None
+            if not isinstance(owner, cst.If) or owner in gone:
+                continue
+            below_gone = owner.orelse is None or owner.orelse in gone
+            if below_gone and all(s in gone for s in statements_of(owner.body)):
+                if _is_harmless(owner.test):
+                    gone[owner] = gone[statement]
+                    grew = True
+    return {node: topic for node, topic in gone.items() if node not in removed}
+
+
+def _is_harmless(test: cst.BaseExpression) -> bool:
+    calls = [n for n in walk(test) if isinstance(n, cst.Call)]
+    return reads_only(test) or all(
+        isinstance(c.func, cst.Name) and c.func.value in ("isinstance", "hasattr") for c in calls
+    )

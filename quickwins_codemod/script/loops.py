@@ -1,0 +1,576 @@
+"""Loops around optimizer steps: which loop runs over batches, which over epochs, how often a step.
+
+Starting from every call that steps one optimizer, the reading climbs outwards through the
+functions that call each other until it meets the place where the optimizer was made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import libcst as cst
+
+from quickwins_codemod.script.conditions import Conditions
+from quickwins_codemod.script.facts import Boundary, Count, Frame, Loop, Problem, Stepping
+from quickwins_codemod.script.names import Names
+from quickwins_codemod.script.tree import LOOPS, Tree, statements_of, walk
+
+_PROGRESS = re.compile(r"(^|\.)(tqdm|trange|track|tqdm_notebook|progress_bar|ProgressBar)$")
+_LOADER = re.compile(r"(Data|Neighbor|Cluster|Batch|Graph)?Loader$")
+
+
+class Unclear(Exception):
+    """Raised inside this module where the loops cannot be followed; carries the Problem."""
+
+    def __init__(self, kind: str, node: cst.CSTNode, detail: str = "") -> None:
+        super().__init__(kind)
+        self.problem = Problem(kind, node, detail)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The one place in a block where a step happens, with the conditions around it."""
+
+    anchors: tuple[cst.CSTNode, ...]
+    leaves: tuple[cst.CSTNode, ...]
+    conditions: tuple[tuple[cst.BaseExpression, bool, Frame], ...] = ()
+    skips: tuple[cst.CSTNode, ...] = ()
+
+
+class Loops:
+    """Reads the stepping of one optimizer."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        names: Names,
+        creations: Iterable[cst.Call],
+        sites: Iterable[cst.Call],
+    ) -> None:
+        self.tree, self.names = tree, names
+        self.sites = tuple(sites)
+        self.conditions = Conditions(tree, names)
+        self.creation_sites = self._creation_sites(creations)
+        self.creations = frozenset(creations)
+        self._holding: dict[cst.CSTNode, bool] = {}
+
+    def read(self) -> Stepping | Problem:
+        try:
+            return self._read()
+        except Unclear as unclear:
+            return unclear.problem
+
+    # -- the way outwards -----------------------------------------------------------------
+
+    def _creation_sites(self, creations: Iterable[cst.Call]) -> set[cst.CSTNode]:
+        """The creating calls, and the calls of functions that create: `Trainer(...)`."""
+        found: set[cst.CSTNode] = set(creations)
+        queue = list(found)
+        while queue:
+            function = self.tree.function(queue.pop())
+            for call in self.names.callers.get(function, ()):
+                if call not in found:
+                    found.add(call)
+                    queue.append(call)
+        return found
+
+    def _makes_optimizer(self, node: cst.CSTNode) -> bool:
+        return any(self.tree.is_within(site, node) for site in self.creation_sites)
+
+    def _outwards(self, site: cst.Call) -> tuple[list[Frame], list[tuple[cst.CSTNode, int]]]:
+        """The functions around a step, inner first, and the loops with the frame of each."""
+        frames: list[Frame] = []
+        loops: list[tuple[cst.CSTNode, int]] = []
+        node: cst.CSTNode = site
+        while True:
+            depth = len(frames)
+            for ancestor in self.tree.ancestors(node):
+                if isinstance(ancestor, LOOPS) and not self._makes_optimizer(ancestor):
+                    loops.append((ancestor, depth))
+                if isinstance(ancestor, (cst.FunctionDef, cst.Lambda, cst.Module)):
+                    function = ancestor
+                    break
+            if any(frame.function is function for frame in frames):
+                raise Unclear("recursion", function)
+            call = None if self._holds_creation(function) else self._one_caller(function, site)
+            frames.append(Frame(function, call))
+            if call is None:
+                return frames, loops
+            node = call
+
+    def _holds_creation(self, function: cst.CSTNode) -> bool:
+        return isinstance(function, cst.Module) or any(
+            self.tree.function(site) is function for site in self.creation_sites
+        )
+
+    def _one_caller(self, function: cst.CSTNode, site: cst.Call) -> cst.Call | None:
+        callers = [
+            c
+            for c in self.names.callers.get(function, ())
+            if self.conditions.can_reach(site, Frame(function, c), self.creations)
+        ]
+        if len(callers) > 1:
+            inner = [c for c in callers if not self.tree.is_within(c, function)]
+            raise Unclear("several-callers", inner[-1] if inner else callers[-1])
+        return callers[0] if callers else None
+
+    # -- reading --------------------------------------------------------------------------
+
+    def _read(self) -> Stepping:
+        found = [self._outwards(site) for site in self.sites]
+        chains = [loops for _, loops in found]
+        if any(not loops for loops in chains):
+            site = next(s for s, (_, loops) in zip(self.sites, found) if not loops)
+            raise Unclear("no-loop", site)
+        inner = {loops[0][0] for loops in chains}
+        if len(inner) > 1:
+            raise Unclear("several-loops", sorted(inner, key=self.tree.order.__getitem__)[1])
+        frames, loops = found[0]
+        start = loops[0][1]
+        frames = frames[start:]
+        loops = [(node, depth - start) for node, depth in loops]
+        batch_node = loops[0][0]
+        slot = self._slot(statements_of(batch_node.body), frames[0])
+        if slot is None:
+            raise Unclear("no-loop", self.sites[0])
+        outer = self._without_phases(loops[1:], slot, frames)
+        if len(outer) > 1:
+            raise Unclear("nested-loops", outer[1][0])
+        batches = self._loop(batch_node, 0, frames)
+        epochs = self._epochs(*outer[0], frames) if outer else None
+        if epochs is None and not self._runs_once(frames, batches):
+            raise Unclear("no-epochs", batch_node)
+        boundary, guards = self._boundary(slot, batch_node, outer[0][0] if outer else None)
+        batches, stops = self._limited(batches, batch_node, slot)
+        skips = [*slot.skips, *guards, *stops, *self._skips(batch_node, slot)]
+        early = self._breaks(outer[0][0]) if outer else []
+        return Stepping(
+            frames=tuple(frames),
+            sites=self.sites,
+            anchors=slot.anchors,
+            leaves=slot.leaves,
+            batches=batches,
+            epochs=epochs,
+            boundary=boundary,
+            early_stops=tuple(early),
+            skips=tuple(skips),
+        )
+
+    def _runs_once(self, frames: list[Frame], batches: Loop) -> bool:
+        """A single loop is the whole training where it counts steps or stands in the main flow."""
+        outermost = frames[-1].function
+        by_number = str(batches.count.parts[0]) != "len("
+        return by_number or isinstance(outermost, cst.Module) or self._holds_creation(outermost)
+
+    def _without_phases(
+        self, loops: list[tuple[cst.CSTNode, int]], slot: _Slot, frames: list[Frame]
+    ) -> list[tuple[cst.CSTNode, int]]:
+        """Drop `for phase in ["train", "val"]` loops: one pass of them trains."""
+        kept = []
+        for node, depth in loops:
+            if isinstance(node, cst.For) and self.conditions.literals(node.iter) is not None:
+                if not self._fixes_phase(node, slot):
+                    raise Unclear("nested-loops", node)
+                continue
+            kept.append((node, depth))
+        return kept
+
+    def _fixes_phase(self, loop: cst.For, slot: _Slot) -> bool:
+        values = self.conditions.literals(loop.iter) or []
+        alive = [
+            value
+            for value in values
+            if all(
+                self.conditions.truth(test, {self.tree.code(loop.target): value}) is not negated
+                for test, negated, _ in slot.conditions
+            )
+        ]
+        self.conditions.phase = (self.tree.code(loop.target), alive[0]) if len(alive) == 1 else None
+        return len(alive) == 1
+
+    # -- the place of the step in the loop's body -------------------------------------------
+
+    def _contains_step(self, node: cst.CSTNode) -> bool:
+        if node not in self._holding:
+            self._holding[node] = False
+            self._holding[node] = any(
+                n in self.sites or self._calls_step(n)
+                for n in walk(node)
+                if isinstance(n, cst.Call)
+            )
+        return self._holding[node]
+
+    def _calls_step(self, call: cst.Call) -> bool:
+        function = self.names.callee(call)
+        if function is None or not self._contains_step(function.body):
+            return False
+        frame = Frame(function, call)
+        return any(
+            self.conditions.can_reach(site, frame, self.creations)
+            for site in self.sites
+            if self.tree.is_within(site, function) or self._contains_step(function.body)
+        )
+
+    def _slot(self, statements: Iterable[cst.CSTNode], frame: Frame) -> _Slot | None:
+        found = []
+        skips: list[cst.CSTNode] = []
+        for statement in statements:
+            if self._contains_step(statement):
+                slot = self._slot_of(statement, frame)
+                if slot is not None:
+                    found.append(slot)
+            elif not found and isinstance(statement, cst.If) and frame.call is not None:
+                skips += [r for r in walk(statement) if isinstance(r, cst.Return)]
+        if len(found) > 1:
+            raise Unclear("steps-twice", found[1].leaves[0])
+        return replace(found[0], skips=(*found[0].skips, *skips)) if found else None
+
+    def _slot_of(self, statement: cst.CSTNode, frame: Frame) -> _Slot | None:
+        if isinstance(statement, cst.BaseSmallStatement):
+            return self._leaf(statement, frame)
+        if isinstance(statement, cst.If):
+            return self._branches(statement, frame)
+        if isinstance(statement, cst.With):
+            return self._slot(statements_of(statement.body), frame)
+        if isinstance(statement, cst.Try):
+            return self._attempt(statement, frame)
+        if isinstance(statement, LOOPS):
+            raise Unclear("several-loops", statement)
+        if isinstance(statement, cst.FunctionDef):
+            return None  # a closure: its call is what counts
+        raise Unclear("condition", statement)
+
+    def _leaf(self, statement: cst.CSTNode, frame: Frame) -> _Slot:
+        calls = [n for n in walk(statement) if isinstance(n, cst.Call)]
+        direct = [c for c in calls if c in self.sites]
+        hidden = [c for c in calls if c not in self.sites and self._calls_step(c)]
+        if len(direct) + len(hidden) > 1:
+            raise Unclear("steps-twice", statement)
+        for call in (*direct, *hidden):
+            for ancestor in self.tree.ancestors(call):
+                if ancestor is statement:
+                    break
+                if isinstance(ancestor, (cst.IfExp, cst.BooleanOperation, cst.Lambda, cst.CompFor)):
+                    raise Unclear("condition", statement)
+        if direct:
+            return _Slot((statement,), (statement,))
+        function = self.names.callee(hidden[0])
+        inner = self._slot(statements_of(function.body), Frame(function, hidden[0]))
+        if inner is None:
+            raise Unclear("condition", statement)
+        return replace(inner, anchors=(statement,))
+
+    def _branches(self, statement: cst.If, frame: Frame) -> _Slot | None:
+        left = self._side(statement.body, frame)
+        right = None
+        if statement.orelse is not None:
+            below = statement.orelse
+            right = (
+                self._branches(below, frame)
+                if isinstance(below, cst.If)
+                else self._side(below.body, frame)
+            )
+        known = self.conditions.truth(statement.test, {}, frame)
+        if known is not None:
+            return left if known else right
+        if left is not None and right is not None:
+            if self._same(left, right):
+                anchors = (statement,) if not left.conditions else (*left.anchors, *right.anchors)
+                return _Slot(
+                    anchors, (*left.leaves, *right.leaves), left.conditions,
+                    (*left.skips, *right.skips),
+                )
+            raise Unclear("uneven-branches", statement)
+        one = left or right
+        if one is None:
+            return None
+        condition = (statement.test, one is right, frame)
+        return replace(one, conditions=(condition, *one.conditions))
+
+    def _side(self, body: cst.CSTNode, frame: Frame) -> _Slot | None:
+        return self._slot(statements_of(body), frame) if self._contains_step(body) else None
+
+    def _same(self, left: _Slot, right: _Slot) -> bool:
+        def text(slot: _Slot) -> list[tuple[str, bool]]:
+            return [(self.tree.code(test), negated) for test, negated, _ in slot.conditions]
+
+        return text(left) == text(right)
+
+    def _attempt(self, statement: cst.Try, frame: Frame) -> _Slot | None:
+        sides = [statement.body, *(h.body for h in statement.handlers)]
+        slots = [s for s in (self._side(side, frame) for side in sides) if s is not None]
+        if len(slots) > 1 and any(not self._same(slots[0], other) for other in slots[1:]):
+            raise Unclear("uneven-branches", statement)
+        rest = [
+            self._slot(statements_of(part.body), frame)
+            for part in (statement.orelse, statement.finalbody)
+            if part is not None and self._contains_step(part.body)
+        ]
+        slots += [s for s in rest if s is not None]
+        if not slots:
+            return None
+        if len(slots) == 1:
+            return slots[0]
+        anchors = tuple(a for s in slots for a in s.anchors)
+        return _Slot(anchors, tuple(x for s in slots for x in s.leaves), slots[0].conditions)
+
+    # -- how often --------------------------------------------------------------------------
+
+    def _boundary(
+        self, slot: _Slot, batch_node: cst.For, epoch_node: cst.CSTNode | None
+    ) -> tuple[Boundary, list[cst.CSTNode]]:
+        boundary, guards = Boundary(), []
+        for test, negated, frame in slot.conditions:
+            if self.conditions.phase is not None:
+                name, value = self.conditions.phase
+                if self.conditions.truth(test, {name: value}) is not None:
+                    continue
+            if self.conditions.is_guard(test):
+                guards.append(test)
+                continue
+            found = self.conditions.accumulation(test, negated, batch_node, epoch_node, frame)
+            if found is None or boundary.kind != "every":
+                raise Unclear("condition", test, self.tree.code(test))
+            boundary = found
+        return boundary, guards
+
+    def _limited(
+        self, loop: Loop, node: cst.CSTNode, slot: _Slot
+    ) -> tuple[Loop, list[cst.CSTNode]]:
+        """Take `if i >= 100: break` into the count; other breaks only end an epoch early."""
+        stops = []
+        for found in self._breaks(node):
+            limit = self.conditions.break_limit(found, node, slot.leaves[0])
+            if limit is None or loop.count.parts[0] == "min(":
+                stops.append(found)
+                continue
+            bound, extra = limit
+            text = f" {'+' if extra > 0 else '-'} {abs(extra)}" if extra else ""
+            parts = ("min(", *loop.count.parts, ", ", bound, text, ")")
+            loop = replace(loop, count=Count(parts, loop.count.frame))
+        return loop, stops
+
+    def _breaks(self, loop: cst.CSTNode) -> list[cst.CSTNode]:
+        return [
+            b
+            for b in self.tree.all(cst.Break)
+            if self.tree.is_within(b, loop.body)
+            and next(a for a in self.tree.ancestors(b) if isinstance(a, LOOPS)) is loop
+        ]
+
+    def _skips(self, loop: cst.CSTNode, slot: _Slot) -> list[cst.CSTNode]:
+        first = self.tree.order[slot.leaves[0]]
+        return [
+            c
+            for c in self.tree.all(cst.Continue)
+            if self.tree.is_within(c, loop.body)
+            and next(a for a in self.tree.ancestors(c) if isinstance(a, LOOPS)) is loop
+            and self.tree.order[c] < first
+        ]
+
+    # -- numbers of iterations ----------------------------------------------------------------
+
+    def _epochs(self, node: cst.CSTNode, depth: int, frames: list[Frame]) -> Loop:
+        if isinstance(node, cst.While):
+            raise Unclear("while", node)
+        iterated = self._unwrapped(node.iter, node)
+        if not self._is_range(iterated):
+            raise Unclear("epochs", node, self.tree.code(node.iter))
+        starts = [a.value for a in iterated.args][:-1]
+        resumes = bool(starts) and not isinstance(starts[0], cst.Integer)
+        return Loop(node, depth, self._range(iterated, depth, whole=True), resumes)
+
+    def _loop(self, node: cst.CSTNode, depth: int, frames: list[Frame]) -> Loop:
+        if isinstance(node, cst.While):
+            raise Unclear("while", node)
+        return Loop(node, depth, self._count(node.iter, depth, node))
+
+    def _count(self, iterated: cst.BaseExpression, depth: int, loop: cst.CSTNode) -> Count:
+        iterated = self._unwrapped(iterated, loop)
+        if self._is_range(iterated):
+            return self._range(iterated, depth, whole=False)
+        if isinstance(iterated, cst.Call):
+            name = self.names.dotted(iterated.func) or ""
+            if name == "zip" and iterated.args:
+                return self._zip(iterated, depth, loop)
+            if name in ("itertools.islice", "islice") and len(iterated.args) == 2:
+                inner = self._count(iterated.args[0].value, depth, loop)
+                limit = iterated.args[1].value
+                return Count(("min(", *inner.parts, ", ", limit, ")"), depth)
+            raise Unclear("unknown-length", iterated, self.tree.code(iterated))
+        self._require_length(iterated, loop)
+        return Count(("len(", iterated, ")"), depth)
+
+    def _zip(self, call: cst.Call, depth: int, loop: cst.CSTNode) -> Count:
+        counts = []
+        for argument in call.args:
+            if argument.keyword is not None or argument.star:
+                raise Unclear("unknown-length", call, self.tree.code(call))
+            value = argument.value
+            if isinstance(value, cst.Call) and self.names.dotted(value.func) in (
+                "itertools.cycle", "cycle", "itertools.count", "itertools.repeat",
+            ):
+                continue
+            counts.append(self._count(value, depth, loop))
+        if not counts:
+            raise Unclear("unknown-length", call, self.tree.code(call))
+        if len(counts) == 1:
+            return counts[0]
+        parts: list[str | cst.CSTNode] = ["min("]
+        for index, count in enumerate(counts):
+            parts += [", "] if index else []
+            parts += count.parts
+        return Count((*parts, ")"), depth)
+
+    def _unwrapped(self, node: cst.BaseExpression, loop: cst.CSTNode) -> cst.BaseExpression:
+        """Look through enumerate, progress bars, list() and names given to those."""
+        for _ in range(8):
+            if isinstance(node, cst.Call) and node.args and not self._is_range(node):
+                name = self.names.dotted(node.func) or self.tree.code(node.func)
+                if name in ("enumerate", "list", "tuple", "reversed", "sorted", "iter") or (
+                    _PROGRESS.search(name)
+                ):
+                    node = next(
+                        (a.value for a in node.args if a.keyword and a.keyword.value == "iterable"),
+                        node.args[0].value,
+                    )
+                    continue
+            source = self._wrapped_value(node, loop)
+            if source is None:
+                return node
+            node = source
+        return node
+
+    def _wrapped_value(
+        self, node: cst.BaseExpression, loop: cst.CSTNode
+    ) -> cst.BaseExpression | None:
+        """What `bar = tqdm(loader)` or `with tqdm(loader) as bar` wraps, for a loop over bar."""
+        variable = self.names.variable(node) if isinstance(node, cst.Name) else None
+        found = self.names.assignments.get(variable, []) if variable is not None else []
+        found = [a for a in found if self.tree.order[a.statement] < self.tree.order[loop] + 1]
+        values = [a.value for a in found if isinstance(a.value, cst.Call) and a.index is None]
+        if len(found) != 1 or not values:
+            return None
+        name = self.names.dotted(values[0].func) or ""
+        wraps = name in ("enumerate", "range") or _PROGRESS.search(name)
+        return values[0] if wraps else None
+
+    def _is_range(self, node: cst.CSTNode) -> bool:
+        if not isinstance(node, cst.Call):
+            return False
+        name = self.names.dotted(node.func) or ""
+        return name == "range" or name.endswith("trange")
+
+    def _range(self, call: cst.Call, depth: int, whole: bool) -> Count:
+        """The length of a range; of the whole training where a variable start means a resume."""
+        values = [a.value for a in call.args if a.keyword is None and not a.star]
+        if len(values) == 1:
+            return Count((values[0],), depth)
+        if not 2 <= len(values) <= 3:
+            raise Unclear("unknown-length", call, self.tree.code(call))
+        if len(values) == 3:
+            return Count(("len(", call, ")"), depth)
+        start, stop = values
+        if isinstance(start, cst.Integer):
+            return self._difference(start, stop, depth)
+        if not whole:
+            return Count(("len(", call, ")"), depth)
+        if self._reads_same(start, stop):
+            return Count(("len(", call, ")"), depth)
+        return Count((stop,), depth)
+
+    def _difference(self, start: cst.Integer, stop: cst.BaseExpression, depth: int) -> Count:
+        first = start.evaluated_value
+        if first == 0:
+            return Count((stop,), depth)
+        if (
+            isinstance(stop, cst.BinaryOperation)
+            and isinstance(stop.operator, cst.Add)
+            and isinstance(stop.right, cst.Integer)
+            and stop.right.evaluated_value == first
+        ):
+            return Count((stop.left,), depth)
+        return Count((stop, f" - {first}"), depth)
+
+    def _reads_same(self, start: cst.CSTNode, stop: cst.CSTNode) -> bool:
+        """`range(start, start + n)`: the loop runs n times from wherever it begins."""
+        code = self.tree.code(start)
+        return any(self.tree.code(n) == code for n in walk(stop) if type(n) is type(start))
+
+    # -- does it have a length -----------------------------------------------------------------
+
+    def _require_length(self, node: cst.BaseExpression, loop: cst.CSTNode) -> None:
+        if isinstance(node, (cst.List, cst.Tuple)):
+            return
+        kind = self.length_kind(node)
+        if kind == "iterable":
+            raise Unclear("iterable-dataset", loop, self.tree.code(node))
+        if kind is None:
+            raise Unclear("unknown-length", loop, self.tree.code(node))
+
+    def length_kind(self, node: cst.BaseExpression) -> str | None:
+        """"sized" where len() is known to work, "iterable" where it is known to raise."""
+        for call in self.names.creations(node):
+            name = self._constructor(call)
+            if not _LOADER.search(name):
+                continue
+            data = call.args[0].value if call.args else None
+            for made in self.names.creations(data) if data is not None else ():
+                if self._is_iterable_dataset(made):
+                    return "iterable"
+            return "sized"
+        if self._annotated_loader(node) or self._measured(node):
+            return "sized"
+        return None
+
+    def _constructor(self, call: cst.Call) -> str:
+        owner = self.names.local_class(call.func)
+        if owner is not None:
+            bases = [self.names.dotted(b.value) or "" for c in self.names.hierarchy(owner) for b in c.bases]
+            return next((b for b in bases if _LOADER.search(b)), "")
+        return self.names.dotted(call.func) or ""
+
+    def _is_iterable_dataset(self, call: cst.Call) -> bool:
+        owner = self.names.local_class(call.func)
+        if owner is None:
+            return False
+        return any(
+            (self.names.dotted(base.value) or "").endswith("IterableDataset")
+            for item in self.names.hierarchy(owner)
+            for base in item.bases
+        )
+
+    def _annotated_loader(self, node: cst.CSTNode) -> bool:
+        variable = self.names.variable(node)
+        if variable is None or not isinstance(variable.scope, cst.FunctionDef):
+            return False
+        return any(
+            p.annotation is not None and "DataLoader" in self.tree.code(p.annotation.annotation)
+            for p in (*variable.scope.params.params, *variable.scope.params.kwonly_params)
+            if p.name.value == variable.name
+        )
+
+    def _measured(self, node: cst.CSTNode) -> bool:
+        """The script itself takes len() of the same variable somewhere."""
+        variable = self.names.variable(node)
+        wanted = {variable} | self._passed_as(variable)
+        for call in self.tree.all(cst.Call):
+            if (
+                isinstance(call.func, cst.Name)
+                and call.func.value == "len"
+                and len(call.args) == 1
+            ):
+                measured = self.names.variable(call.args[0].value)
+                if measured is not None and measured in wanted:
+                    return True
+        return False
+
+    def _passed_as(self, variable: object) -> set:
+        """Variables of callers that are passed for this parameter."""
+        scope = getattr(variable, "scope", None)
+        if not isinstance(scope, cst.FunctionDef):
+            return set()
+        values = self.names.parameter_values(scope, variable.name)
+        return {v for v in map(self.names.variable, values) if v is not None}
