@@ -6,8 +6,10 @@ Most of it runs in a process of its own, on the made-up rule of fake_quickwins.p
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -470,3 +472,85 @@ def test_what_needs_no_rewriting_imports_no_heavy_library(here: Path, arguments:
 def test_the_module_is_the_command(here: Path) -> None:
     done = quickwins(here, "--version", real=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, b"quickwins,")
+
+
+# The real rules, on the sample repository
+
+SAMPLE = Path(__file__).parent.parent / "fixtures" / "recsys"
+SCRIPTS = {
+    f"{folder}/train_with_wandb.py"
+    for folder in (
+        "neural_collaborative_filtering",
+        "sequential_models",
+        "two_tower_model",
+        "hybrid_recommendation_movie/hybrid_recommendation",
+        "hybrid_recommendation_tv/hybrid_recommendation",
+    )
+}
+
+
+@pytest.fixture
+def sample(here: Path) -> Path:
+    shutil.copytree(SAMPLE, here / "recsys", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["git", "add", "."], cwd=here, check=True)
+    return here / "recsys"
+
+
+def test_the_sample_repository_from_diff_to_check(sample: Path) -> None:
+    (sample / "bad.py").write_text("optimizer.step(\n")
+    report = json.loads(quickwins(sample, "diff", ".", "--format", "json", real=True).stdout)
+    by_status: dict[str, set[str]] = {}
+    for file in report["files"]:
+        by_status.setdefault(file["status"], set()).add(file["path"])
+    assert by_status["changed"] == SCRIPTS
+    assert by_status["error"] == {"bad.py"}
+    assert all(path.startswith("quickwins_runtime/") for path in by_status["added"])
+    assert quickwins(sample, "apply", ".", "--exclude", "bad.py", real=True).returncode == 0
+    done = quickwins(sample, "check", ".", "--allow-dirty", real=True)
+    assert done.returncode == 2, "check writes nothing, so it takes no such flag"
+    done = quickwins(sample, "check", ".", real=True)
+    assert done.returncode == 3
+    assert done.stdout.startswith(b"bad.py:1:") and b" QW001 cannot be parsed: " in done.stdout
+    assert quickwins(sample, "check", ".", "--exclude", "bad.py", real=True).returncode == 0
+
+
+def test_the_patch_of_the_sample_repository_is_what_apply_writes(sample: Path) -> None:
+    patch = quickwins(sample, "diff", ".", real=True).stdout
+    quickwins(sample, "apply", ".", real=True)
+    applied = {path: path.read_bytes() for path in sample.rglob("*.py")}
+    subprocess.run(["git", "checkout", "-q", "."], cwd=sample, check=True)
+    shutil.rmtree(sample / "quickwins_runtime")
+    subprocess.run(["git", "apply", "-"], cwd=sample, input=patch, check=True)
+    assert {path: path.read_bytes() for path in sample.rglob("*.py")} == applied
+
+
+def test_a_rule_is_tuned_by_flag_and_by_configuration(sample: Path) -> None:
+    assert b"max_lr_factor=2.0" in quickwins(
+        sample, "diff", "two_tower_model", "--max-lr-factor", "2", real=True
+    ).stdout  # fmt: skip
+    (sample / "pyproject.toml").write_text("[tool.quickwins.onecycle]\nmax-lr-factor = 4\n")
+    done = quickwins(sample, "diff", "two_tower_model", real=True)
+    assert b"max_lr_factor=4.0" in done.stdout, done.stderr
+    done = quickwins(sample, "check", ".", "--ignore", "onecycle", real=True)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_say_of_the_sample_what_one_process_says(sample: Path, method: str) -> None:
+    program = sample.parent / "run.py"
+    program.write_text(
+        "import multiprocessing\n"
+        "from quickwins_codemod.cli import main\n"
+        "if __name__ == '__main__':\n"
+        f"    multiprocessing.set_start_method({method!r})\n"
+        "    main()\n"
+    )
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    command = [sys.executable, str(program), "diff", ".", "--format", "json", "--workers"]
+    alone, together = (
+        subprocess.run([*command, n], cwd=sample, env=environment(), capture_output=True)
+        for n in ("1", "2")
+    )
+    assert together.stderr == b""
+    assert together.stdout == alone.stdout

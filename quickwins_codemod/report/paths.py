@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 from pathlib import Path
 
 from quickwins_codemod.verdict import RunResult
@@ -42,5 +43,7 @@ def _moved(result: RunResult, prefix: str) -> RunResult:
     if prefix == os.curdir:
         return result
     prefix = prefix.replace(os.sep, "/").rstrip("/") + "/"
-    outcomes = [dataclasses.replace(o, path=prefix + o.path) for o in result.outcomes]
+    outcomes = [
+        dataclasses.replace(o, path=posixpath.normpath(prefix + o.path)) for o in result.outcomes
+    ]
     return dataclasses.replace(result, outcomes=tuple(outcomes))
