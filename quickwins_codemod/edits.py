@@ -42,10 +42,14 @@ class Remove:
 
 @dataclass(frozen=True)
 class Replace:
-    """A statement or an expression that becomes other code of the same kind."""
+    """A statement or an expression that becomes other code of the same kind.
+
+    topic: as in Remove, for a comment above a statement that its replacement makes untrue.
+    """
 
     node: cst.CSTNode
     code: str
+    topic: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,22 @@ class AddDictEntry:
     code: str
 
 
-Edit = Union[InsertBefore, InsertAfter, Remove, Replace, AddArgument, AddParameter, AddDictEntry]
+@dataclass(frozen=True)
+class RemoveImport:
+    """One name taken out of a `from … import …`, or the statement where it is the only one."""
+
+    statement: cst.CSTNode
+    name: str
+
+
+Edit = Union[
+    InsertBefore, InsertAfter, Remove, Replace, AddArgument, AddParameter, AddDictEntry, RemoveImport
+]
 
 
 def target(edit: Edit) -> cst.CSTNode:
     """The node of the original tree that an edit is about."""
-    for name in ("anchor", "node", "call", "function", "mapping"):
+    for name in ("anchor", "node", "call", "function", "mapping", "statement"):
         if hasattr(edit, name):
             return getattr(edit, name)
     raise TypeError(edit)

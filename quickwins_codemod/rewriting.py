@@ -21,6 +21,7 @@ from quickwins_codemod.edits import (
     InsertAfter,
     InsertBefore,
     Remove,
+    RemoveImport,
     Replace,
     target,
 )
@@ -51,6 +52,8 @@ class _Rewriter:
                 self.after.setdefault(edit.anchor, []).append(edit.code)
             elif isinstance(edit, Remove):
                 self.removed[edit.node] = edit.topic
+            elif isinstance(edit, RemoveImport) and len(edit.statement.names) == 1:
+                self.removed[edit.statement] = None
             else:
                 self.changed.setdefault(target(edit), []).append(edit)
         for node, topic in _emptied(tree, self.removed).items():
@@ -131,6 +134,8 @@ class _Rewriter:
                 statements = [*(s for code in above for s in self._parsed(code)), *statements]
             new += statements
             new += [s for code in below for s in self._parsed(code)]
+        while held and held[0].comment is None:  # a blank line at the end of a block says nothing
+            held = held[1:]
         self.left_over[block] = held
         if not new and isinstance(block, cst.IndentedBlock):
             new = [cst.parse_statement("pass")]
@@ -144,7 +149,8 @@ class _Rewriter:
         if replace is None:
             return [new]
         lines = self._parsed(replace.code)
-        lines[0] = lines[0].with_changes(leading_lines=old.leading_lines)
+        above = _without_comment(old.leading_lines, replace.topic)
+        lines[0] = lines[0].with_changes(leading_lines=above)
         if isinstance(lines[-1], cst.SimpleStatementLine):
             lines[-1] = lines[-1].with_changes(trailing_whitespace=old.trailing_whitespace)
         return lines
@@ -183,7 +189,9 @@ class _Rewriter:
         return joined
 
     def _parsed(self, code: str) -> list[Any]:
-        return list(cst.parse_module(code).body)
+        module = cst.parse_module(code)
+        first, *rest = module.body
+        return [first.with_changes(leading_lines=[*module.header, *first.leading_lines]), *rest]
 
     def _parsed_small(self, code: str) -> list[cst.CSTNode]:
         found = []
@@ -206,6 +214,8 @@ class _Rewriter:
             return _with_parameter(node, edit.code)
         if isinstance(edit, AddDictEntry):
             return self._with_entry(node, edit)
+        if isinstance(edit, RemoveImport):
+            return _without_name(node, edit.name)
         raise ConflictingEdits(f"unknown edit {edit!r}")
 
     def _with_entry(self, node: cst.Dict, edit: AddDictEntry) -> cst.Dict:
@@ -227,6 +237,15 @@ class _Rewriter:
         elements[index] = previous.with_changes(comma=own)
         elements.insert(index + 1, new.with_changes(comma=following))
         return node.with_changes(elements=elements)
+
+
+def _without_name(node: cst.ImportFrom, name: str) -> cst.ImportFrom:
+    names = list(node.names)
+    index = next(i for i, a in enumerate(names) if a.name.value == name)
+    gone = names.pop(index)
+    if index == len(names):
+        names[-1] = names[-1].with_changes(comma=gone.comma)
+    return node.with_changes(names=names)
 
 
 def _split_comma(comma: Any, gap: Any, last: bool) -> tuple[Any, Any]:

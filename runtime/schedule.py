@@ -119,7 +119,8 @@ class OneCycle(OneCycleLR):
         elif self._optimizer_has_stepped():
             self._idle_calls = 0
             if self.last_epoch < self.total_steps - 1:
-                self._move_to(self.last_epoch + 1)
+                super().step()  # its bookkeeping, and what tools hook into
+                self._move_to(self.last_epoch)
         else:
             self._idle_calls += 1
             if self._idle_calls == _IDLE_CALLS:

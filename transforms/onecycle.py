@@ -99,6 +99,7 @@ from quickwins_codemod.edits import (
     InsertAfter,
     InsertBefore,
     Remove,
+    RemoveImport,
     Replace,
 )
 from quickwins_codemod.script.facts import Problem, Scheduler, Script, Stepping, Training, Use
@@ -116,7 +117,12 @@ NEEDLES = (b".step(", b"lr_scheduler")
 _RUNTIME = "OneCycle"
 _TOPIC = r"schedul|learning.?rate|\blr\b|warm.?up|anneal|plateau|\bdecay"
 _KEPT_USES = {"get_last_lr", "state_dict", "load_state_dict", "optimizer", "__class__", "read", "test"}
+_STALE = (
+    r"plateau|cosine|anneal|restart|decay|reduc|every \d|step.?lr|warm.?up|linear|exponential"
+    r"|polynomial|gamma|patience|halve|drop"
+)
 _LINE = 88
+_LONG_LINE = 100
 
 
 @dataclass(frozen=True)
@@ -453,6 +459,7 @@ class _Rewrite:
         code = _call(
             f"{site.reference} = {name}", [site.optimizer, *site.arguments],
             self.tree.position(site.statement).column - 1,
+            self._line_length(),
         )
         gone: list[cst.CSTNode] = []
         for scheduler in old:
@@ -461,9 +468,9 @@ class _Rewrite:
                     gone.append(part.statement)
         for statement in gone:
             if statement is site.statement and site.kind == "replace":
-                self.edits.append(Replace(statement, code))
+                self.edits.append(Replace(statement, code, _STALE))
             elif statement is site.declared:
-                self.edits.append(Replace(statement, f"{site.reference} = None\n"))
+                self.edits.append(Replace(statement, f"{site.reference} = None\n", _STALE))
             else:
                 self.edits.append(Remove(statement, _TOPIC))
         if site.kind == "after":
@@ -473,6 +480,22 @@ class _Rewrite:
         if site.declared is not None and not old:
             self.edits.append(InsertAfter(site.declared, f"{site.reference} = None\n"))
         self._drop_dead_locals(gone, code)
+        self._drop_unused_imports(gone, old)
+
+    def _line_length(self) -> int:
+        """88 in a file that keeps to it, as black does; 100 in one that does not."""
+        longest = max(map(len, self.tree.module.code.split("\n")))
+        return _LINE if longest <= _LINE else _LONG_LINE
+
+    def _drop_unused_imports(self, gone: Sequence[cst.CSTNode], old: Sequence[Scheduler]) -> None:
+        """Names that only the old schedule needed: `from torch... import StepLR`."""
+        for scheduler in old:
+            for part in (scheduler, *scheduler.children):
+                found = self.placing.import_needed_only_by(part.creation.func, gone)
+                if found is not None:
+                    edit = RemoveImport(*found)
+                    if edit not in self.edits:
+                        self.edits.append(edit)
 
     def _drop_dead_locals(self, gone: list[cst.CSTNode], code: str) -> None:
         """Locals that only fed a removed schedule go with it: `total_steps = ...`."""
@@ -484,7 +507,7 @@ class _Rewrite:
                 dead = self.placing.is_dead_without(variable, seen)
                 if dead is not None and dead not in seen:
                     seen.append(dead)
-                    self.edits.append(Remove(dead, _TOPIC))
+                    self.edits.append(Remove(dead))
 
     def _steps(self, old: Sequence[Scheduler], stepping: Stepping, site: _Site) -> None:
         kept = self._kept_steps(old, stepping)
@@ -748,28 +771,37 @@ class _Rewrite:
                     "since other files may import it",
                     "remove it if nothing does",
                 ))
-            for option in self._dead_options(scheduler, site):
-                self.notes.append(self._say(
-                    "warning", "QW153", scheduler.creation,
-                    f"`{option}` no longer shapes the schedule", "remove the option, or leave it unused",
-                ))
+            for option in self._dead_options(scheduler):
+                self.notes.append(self._option_note(option, scheduler, site))
 
-    def _dead_options(self, scheduler: Scheduler, site: _Site) -> list[str]:
-        """Command-line options that the old schedule was given: `args.warmup_steps`."""
-        used = " ".join(site.arguments)
+    def _option_note(self, option: str, scheduler: Scheduler, site: _Site) -> Verdict:
+        if option in " ".join(site.arguments):
+            return self._say(
+                "warning", "QW153", scheduler.creation,
+                f"`{option}` still sets the peak, but no longer how the schedule runs",
+                "say so in the option's help; the climb takes pct_start of the run",
+            )
+        return self._say(
+            "warning", "QW153", scheduler.creation, f"`{option}` no longer has an effect here",
+            "remove the option, or keep it for older command lines",
+        )
+
+    def _dead_options(self, scheduler: Scheduler) -> list[str]:
+        """Command-line options that only shaped the old schedule: `args.warmup_steps`."""
         found = []
         for argument in scheduler.creation.args:
             for text in self.placing.attributes_read(argument.value):
-                optimizers = text == self.optimizer.reference
-                shapes = scheduler.custom is not None or text not in used
-                if not optimizers and shapes and text not in found and self._is_schedule_option(text):
+                if self._is_schedule_option(text) and text not in found:
                     found.append(text)
         return found
 
     def _is_schedule_option(self, text: str) -> bool:
-        name = text.rpartition(".")[2]
-        words = ("warm", "patience", "gamma", "step_size", "factor", "t_max", "eta", "milestone", "decay")
-        return any(word in name.lower() for word in words)
+        name = text.rpartition(".")[2].lower()
+        words = (
+            "warm", "patience", "gamma", "step_size", "factor", "t_max", "eta", "milestone", "decay",
+            "t_0", "t_mult", "min_lr", "cycle",
+        )
+        return any(word in name for word in words)
 
     def _say(
         self, status: str, code: str, node: cst.CSTNode, message: str, hint: str | None = None
@@ -802,12 +834,12 @@ def _operand(text: str) -> str:
     return text
 
 
-def _call(head: str, arguments: Sequence[str], indent: int) -> str:
-    line = f"{head}({', '.join(arguments)})"
-    if indent + len(line) <= _LINE:
-        return line + "\n"
+def _call(head: str, arguments: Sequence[str], indent: int, length: int) -> str:
     inner = ", ".join(arguments)
-    if indent + 4 + len(inner) <= _LINE:
+    line = f"{head}({inner})"
+    if indent + len(line) <= length:
+        return line + "\n"
+    if indent + 4 + len(inner) <= length:
         return f"{head}(\n    {inner}\n)\n"
     return f"{head}(\n" + "".join(f"    {a},\n" for a in arguments) + ")\n"
 

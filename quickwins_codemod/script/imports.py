@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, target
+from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, RemoveImport, target
 from quickwins_codemod.script.facts import Script
 from quickwins_codemod.script.tree import Tree, statements_of
 
@@ -55,7 +55,7 @@ def import_edit(
     anchor = _anchor(tree, edits, after_line)
     if line is not None:
         missing = [i for i in line.imports if not _has_import(tree, i, anchor)]
-        code = [*missing, line.text, *code]
+        code = ["", *missing, line.text, *code]
     text = "\n".join(code) + "\n"
     if anchor is not None:
         return InsertAfter(anchor, text)
@@ -65,7 +65,8 @@ def import_edit(
 
 def _anchor(tree: Tree, edits: Sequence[Edit], after_line: int) -> cst.CSTNode | None:
     """The last import at module level above the first thing that uses the runtime."""
-    first_use = min((tree.order[_top(tree, target(e))] for e in edits), default=0)
+    uses = [e for e in edits if not isinstance(e, RemoveImport)]
+    first_use = min((tree.order[_top(tree, target(e))] for e in uses), default=0)
     anchor: cst.CSTNode | None = None
     for index, statement in enumerate(statements_of(tree.module)):
         if tree.order[statement] >= first_use:

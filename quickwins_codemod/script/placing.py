@@ -422,6 +422,32 @@ class Placing:
                     return None
         return statement
 
+    def import_needed_only_by(
+        self, func: cst.BaseExpression, gone: Iterable[cst.CSTNode]
+    ) -> tuple[cst.ImportFrom, str] | None:
+        """The module-level `from x import name` whose name nothing but removed code reads.
+
+        Two imports of one schedule's factories go by two edits on one statement; a third user of
+        the name, an `__all__`, or a package's __init__ keeps it.
+        """
+        variable = self.names.variable(func) if isinstance(func, cst.Name) else None
+        found = self.names.assignments.get(variable, []) if variable is not None else []
+        if len(found) != 1 or found[0].kind != "import":
+            return None
+        statement = found[0].statement
+        if not isinstance(statement, cst.ImportFrom) or isinstance(statement.names, cst.ImportStar):
+            return None
+        if not any(a.name.value == func.value and a.asname is None for a in statement.names):
+            return None
+        if self.tree.function(statement) is not self.tree.module or "__all__" in self.tree.module.code:
+            return None
+        removed = list(gone)
+        for name in self.tree.all(cst.Name):
+            if name.value == func.value and self.names.variable(name) == variable:
+                if not any(self.tree.is_within(name, r) for r in (*removed, statement)):
+                    return None
+        return statement, func.value
+
     def locals_read(self, node: cst.CSTNode) -> set[Variable]:
         """The local variables that an expression or statement reads."""
         found = {self.names.variable(name) for name in names_in(node)}
