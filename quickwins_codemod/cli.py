@@ -40,6 +40,7 @@ def main() -> None:
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; whatever happens ends in one line."""
+    terminal.replace_closed()
     try:
         code = _invoke(arguments)
         terminal.out("")  # what click wrote itself reaches its reader here, or not at all

@@ -52,7 +52,7 @@ class _Rewriter:
                 self.after.setdefault(edit.anchor, []).append(edit.code)
             elif isinstance(edit, Remove):
                 self.removed[edit.node] = edit.topic
-            elif isinstance(edit, RemoveImport) and len(edit.statement.names) == 1:
+            elif isinstance(edit, RemoveImport) and _takes_all(edit.statement, edits):
                 self.removed[edit.statement] = None
             else:
                 self.changed.setdefault(target(edit), []).append(edit)
@@ -237,6 +237,11 @@ class _Rewriter:
         elements[index] = previous.with_changes(comma=own)
         elements.insert(index + 1, new.with_changes(comma=following))
         return node.with_changes(elements=elements)
+
+
+def _takes_all(statement: cst.ImportFrom, edits: Sequence[Edit]) -> bool:
+    gone = {e.name for e in edits if isinstance(e, RemoveImport) and e.statement is statement}
+    return all(alias.name.value in gone for alias in statement.names)
 
 
 def _without_name(node: cst.ImportFrom, name: str) -> cst.ImportFrom:

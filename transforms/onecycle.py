@@ -115,12 +115,13 @@ RULE = "onecycle"
 NEEDLES = (b".step(", b"lr_scheduler")
 
 _RUNTIME = "OneCycle"
-_TOPIC = r"schedul|learning.?rate|\blr\b|warm.?up|anneal|plateau|\bdecay"
-_KEPT_USES = {"get_last_lr", "state_dict", "load_state_dict", "optimizer", "__class__", "read", "test"}
+#: What a comment speaks of that has no sense without the old schedule.
 _STALE = (
     r"plateau|cosine|anneal|restart|decay|reduc|every \d|step.?lr|warm.?up|linear|exponential"
     r"|polynomial|gamma|patience|halve|drop"
 )
+_TOPIC = rf"schedul|learning.?rate|\brate\b|\blr\b|{_STALE}"
+_KEPT_USES = {"get_last_lr", "state_dict", "load_state_dict", "optimizer", "__class__", "read", "test"}
 _LINE = 88
 _LONG_LINE = 100
 
@@ -885,6 +886,10 @@ _PROBLEMS = {
     "uneven-branches": (
         "QW115", "the branches around the step do not step equally often",
         "let every branch step on the same batches",
+    ),
+    "comprehension": (
+        "QW115", "a comprehension runs the step, which leaves no place for one more statement",
+        "write it as a for loop",
     ),
     "several-loops": (
         "QW116", "a second loop steps the same optimizer, so one cycle cannot span both",

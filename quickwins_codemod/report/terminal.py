@@ -26,6 +26,13 @@ class OutputError(Exception):
     """A stream that cannot be written to, though its reader is still there."""
 
 
+def replace_closed() -> None:
+    """Put something harmless where a stream was closed before the start; click expects one."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  it lives as long as we do
+
+
 def out(data: str | bytes) -> None:
     """Write to standard output."""
     _write(sys.stdout, data)

@@ -87,6 +87,8 @@ class Loops:
         while True:
             depth = len(frames)
             for ancestor in self.tree.ancestors(node):
+                if isinstance(ancestor, cst.BaseComp):
+                    raise Unclear("comprehension", ancestor)
                 if isinstance(ancestor, LOOPS) and not self._makes_optimizer(ancestor):
                     loops.append((ancestor, depth))
                 if isinstance(ancestor, (cst.FunctionDef, cst.Lambda, cst.Module)):

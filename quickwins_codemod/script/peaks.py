@@ -108,9 +108,9 @@ def _product_of_powers(
 ) -> str | None:
     """`d_model ** -0.5 * warmup_steps ** -0.5`: the peak of the Transformer's own schedule."""
     names = [n for n in values if n in codes]
-    for first in names:
-        for second in names:
-            if first < second and math.isclose(
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            if math.isclose(
                 peak, values[first] ** -0.5 * values[second] ** -0.5, rel_tol=1e-6
             ):
                 return f"{_power(codes[first])} * {_power(codes[second])}"
