@@ -52,19 +52,23 @@ def process(path: Path, context: Context) -> FileOutcome | None:
         return FileOutcome(relative, "error", (verdict,), before=data)
 
 
-def rewrite(text: str, transform: Transform, options: object) -> str | None:
-    """Return one module's text rewritten by one rule, or None where it leaves it alone.
+def rewrite(text: str, rule: str, options: object) -> tuple[str, tuple[Verdict, ...]]:
+    """Return one module's text rewritten by one rule, and the verdicts.
 
     For callers without a repository (libcst's own codemod command): the runtime is imported as if
-    it could be found, and not placed.
+    it could be found, and not placed. Raises SourceError for a text that cannot be taken up and
+    SelfCheckError for a rewrite that fails its check.
     """
-    settings = Settings(rules={transform.rule: options})
-    module = _parse(text)
-    script = _read(module)
-    findings = _findings(script, [transform], settings)
+    transforms = [t for t in all_transforms() if t.rule == rule]
+    settings = Settings(rules={rule: options})
+    script = _read(_parse(text))
+    findings = _findings(script, transforms, settings)
+    verdicts = _in_order(findings)
     if not any(f.edits for f in findings):
-        return None
-    return _rewritten(script, findings, settings, None).code
+        return text, verdicts
+    new = _rewritten(script, findings, settings, None).code
+    _check(text, new, script, findings, transforms, settings)
+    return new, verdicts
 
 
 def _applicable(data: bytes, settings: Settings) -> list[Transform]:
@@ -88,7 +92,9 @@ def _processed(
     try:
         new = _rewritten(script, findings, settings, _importer(source, context))
         data = source.encode(new.code)
-        _check(source, new.code, data, script, findings, transforms, settings)
+        if decode(source.path, data).text != new.code:
+            raise SelfCheckError("the encoding does not hold the new text")
+        _check(source.text, new.code, script, findings, transforms, settings)
     except (SelfCheckError, UnicodeEncodeError) as error:
         verdict = Verdict(
             FILE_RULE, "refused", "QW005", 1, 1, f"the rewrite failed its self-check: {error}",
@@ -185,23 +191,20 @@ def _imports(
     from quickwins_codemod.script.imports import import_edit
 
     origin = "quickwins_codemod.runtime" if settings.runtime == "installed" else bundle.PACKAGE
-    line = None
-    additions: list[tuple[int, Path]] = []
+    line, after = None, 0
     if importer is not None:
         source, home = importer
         additions = bundle.static_sys_path(ast.parse(source.text), source.path)
-        found = [last for last, path in additions if path.resolve() == home.resolve()]
         line = bundle.sys_path_line(source.path, home, [path for _, path in additions])
-        edit = import_edit(script, names, origin, edits, line, min(found, default=0))
-    else:
-        edit = import_edit(script, names, origin, edits, None, 0)
+        lines = [last for last, path in additions if path.resolve() == home.resolve()]
+        after = min(lines, default=0)
+    edit = import_edit(script, names, origin, edits, line, after)
     return [edit] if edit is not None else []
 
 
 def _check(
-    source: Source,
-    text: str,
-    data: bytes,
+    old: str,
+    new: str,
     script: Script,
     findings: Sequence[Finding],
     transforms: Sequence[Transform],
@@ -211,16 +214,13 @@ def _check(
     from quickwins_codemod.selfcheck import stray_line
 
     try:
-        _compiles(text)
-        again = decode(source.path, data)
+        _compiles(new)
     except SourceError as error:
         raise SelfCheckError(f"line {error.line} {error.message}") from None
-    if again.text != text:
-        raise SelfCheckError("the encoding does not hold the new text")
-    stray = stray_line(source.text, text, script, [e for f in findings for e in f.edits])
+    stray = stray_line(old, new, script, [e for f in findings for e in f.edits])
     if stray is not None:
         raise SelfCheckError(f"line {stray} differs, which was not planned")
-    second = _findings(_read(_parse(text)), transforms, settings)
+    second = _findings(_read(_parse(new)), transforms, settings)
     if any(f.edits for f in second):
         raise SelfCheckError("a second run would change it again")
     applied = {v.rule for f in findings for v in f.verdicts if v.status == "applied"}

@@ -916,3 +916,13 @@ _PROBLEMS = {
         "loop over range(epochs)",
     ),
 }
+
+
+def __getattr__(name: str) -> object:
+    """Build OneCycleCommand on demand: it imports libcst, which our own start does not."""
+    if name != "OneCycleCommand":
+        raise AttributeError(name)
+    from quickwins_codemod.codemod_command import command
+
+    globals()[name] = command(__name__, name)
+    return globals()[name]
