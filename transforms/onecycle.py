@@ -63,6 +63,9 @@ QW126 state is loaded too early
 QW127 the schedule has no name of its own
     the schedule has no name of its own.
 
+QW128 the optimizer is made elsewhere
+    the optimizer is made elsewhere.
+
 QW150 early stopping cuts the cycle
     early stopping cuts the cycle.
 
@@ -154,7 +157,7 @@ class _Refusal(Exception):
 
 def plan(script: Script, options: Options) -> Plan:
     """Plan one schedule for every optimizer whose steps can be counted from the source."""
-    if script.manager is not None and script.trainings:
+    if script.manager is not None and (script.trainings or script.foreign_steps):
         manager = script.manager
         verdict = _verdict(
             script, "refused", "QW004", manager.node,
@@ -171,6 +174,13 @@ def plan(script: Script, options: Options) -> Plan:
                 script, "refused", refusal.code, refusal.node, refusal.message, refusal.hint
             )
             found.append(Finding((verdict,)))
+    for step in script.foreign_steps:
+        verdict = _verdict(
+            script, "refused", "QW128", step,
+            "the optimizer that steps here is made in another file, or handed in by one",
+            "build the schedule where the optimizer is made, and step it after this line",
+        )
+        found.append(Finding((verdict,)))
     return Plan(tuple(found))
 
 

@@ -201,13 +201,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Script:
-    """The model of one file."""
+    """The model of one file.
+
+    foreign_steps: calls that step an optimizer which this file does not make.
+    """
 
     tree: Tree
     names: Names
     placing: Placing
     trainings: tuple[Training, ...]
     manager: Problem | None = None
+    foreign_steps: tuple[cst.Call, ...] = ()
 
     def runtime_name(self, name: str) -> str:
         """What a name of the bundled runtime is called in this script."""

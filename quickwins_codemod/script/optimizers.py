@@ -137,6 +137,34 @@ class Optimizers:
                     found.append(call)
         return found
 
+    def foreign_steps(self, known: frozenset[cst.Call]) -> list[cst.Call]:
+        """Steps of optimizers that this file does not make: one for each variable.
+
+        `x.step()` alone may be anything (an environment, a profiler); an optimizer is also zeroed,
+        or stepped by a scaler.
+        """
+        zeroed = {
+            self.names.variable(call.func.value)
+            for call in self.tree.all(cst.Call)
+            if isinstance(call.func, cst.Attribute) and call.func.attr.value == "zero_grad"
+        }
+        scales = {
+            self.tree.code(call.func.value)
+            for call in self.tree.all(cst.Call)
+            if isinstance(call.func, cst.Attribute) and call.func.attr.value == "scale"
+        }
+        found: dict[Variable, cst.Call] = {}
+        for call in self.tree.all(cst.Call):
+            func = call.func
+            if call in known or not (isinstance(func, cst.Attribute) and func.attr.value == "step"):
+                continue
+            by_scaler = bool(call.args) and self.tree.code(func.value) in scales
+            stepped = call.args[0].value if by_scaler else func.value
+            variable = self.names.variable(stepped)
+            if variable is not None and (by_scaler or variable in zeroed):
+                found.setdefault(variable, call)
+        return list(found.values())
+
     # -- schedules ---------------------------------------------------------------------------
 
     def schedulers(self, optimizer: Optimizer) -> list[Scheduler]:

@@ -31,12 +31,21 @@ def read(module: cst.Module) -> Script:
     tree = Tree(module)
     names = Names(tree)
     finder = Optimizers(tree, names)
-    trainings = tuple(_training(tree, names, finder, o) for o in finder.find())
-    return Script(tree, names, Placing(tree, names), trainings, _manager(tree, names))
+    optimizers = finder.find()
+    steps = [finder.steps(optimizer) for optimizer in optimizers]
+    trainings = tuple(
+        _training(tree, names, finder, optimizer, sites)
+        for optimizer, sites in zip(optimizers, steps)
+    )
+    foreign = finder.foreign_steps(frozenset(site for sites in steps for site in sites))
+    return Script(
+        tree, names, Placing(tree, names), trainings, _manager(tree, names), tuple(foreign)
+    )
 
 
-def _training(tree: Tree, names: Names, finder: Optimizers, optimizer: Optimizer) -> Training:
-    sites = finder.steps(optimizer)
+def _training(
+    tree: Tree, names: Names, finder: Optimizers, optimizer: Optimizer, sites: list[cst.Call]
+) -> Training:
     schedulers = finder.schedulers(optimizer)
     stepping: Stepping | Problem
     if sites:
