@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from quickwins_codemod import bundle, discovery, transform
 from quickwins_codemod.settings import FILE_RULE, Settings
 from quickwins_codemod.source import SourceError, read_bytes
 from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
+from quickwins_codemod.workers import spread
 
 if TYPE_CHECKING:
     from quickwins_codemod.pipeline import Context
@@ -25,7 +27,7 @@ SHARE = 8
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Task:
     path: str
     settings: Settings
@@ -140,16 +142,17 @@ def _process(
     tasks: Sequence[_Task], context: Context, workers: int, progress: Progress | None
 ) -> list[FileOutcome | None]:
     workers = workers or _worth(len(tasks))
-    results: dict[str, FileOutcome | None] = {}
-    for path, outcome in (
-        _in_pool(tasks, context, workers)
+    work = functools.partial(_work, context=context)
+    results: dict[_Task, FileOutcome | None] = {}
+    for task, outcome in (
+        spread(work, tasks, workers, _died)
         if min(workers, len(tasks)) > 1
-        else ((task.path, _work(task, context)) for task in tasks)
+        else ((task, work(task)) for task in tasks)
     ):
-        results[path] = outcome
+        results[task] = outcome
         if progress is not None:
             progress(len(results), len(tasks))
-    return [results[task.path] for task in tasks]
+    return [results[task] for task in tasks]
 
 
 def _worth(candidates: int) -> int:
@@ -184,59 +187,13 @@ def _work(task: _Task, context: Context) -> FileOutcome | None:
         )
 
 
-def _in_pool(
-    tasks: Sequence[_Task], context: Context, workers: int
-) -> Iterator[tuple[str, FileOutcome | None]]:
-    """Yield outcomes as they come; a file that kills its worker is found and named."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    left = {task.path: task for task in tasks}
-    try:
-        for path, outcome in _pooled(tasks, context, min(workers, len(tasks))):
-            del left[path]
-            yield path, outcome
-        return
-    except BrokenProcessPool:
-        pass
-    # The pool does not tell which file it died of: the rest go one by one into pools of their own.
-    for task in left.values():
-        try:
-            yield from _pooled([task], context, 1)
-        except BrokenProcessPool:
-            yield (
-                task.path,
-                _error(
-                    task.path,
-                    "QW005",
-                    "a defect of quickwins: the process that worked on this file died",
-                    "please report it with this file, or leave the file out with --exclude",
-                ),
-            )
-
-
-def _pooled(
-    tasks: Iterable[_Task], context: Context, workers: int
-) -> Iterator[tuple[str, FileOutcome | None]]:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    pool = ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
-    try:
-        futures = {pool.submit(_work, task, context): task.path for task in tasks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException:
-        # Ctrl-C, above all: nothing was written, so nobody needs what the workers still compute.
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _leave_interrupts_to_parent() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _died(task: _Task) -> FileOutcome:
+    return _error(
+        task.path,
+        "QW005",
+        "a defect of quickwins: the process that worked on this file died",
+        "please report it with this file, or leave the file out with --exclude",
+    )
 
 
 def _error(path: str, code: str, message: str, hint: str | None = None) -> FileOutcome:
