@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from quickwins_codemod.edits import Edit
     from quickwins_codemod.script.facts import Script
+    from quickwins_codemod.script.neighbours import Neighbours
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def rewrite(text: str, rule: str, options: object) -> tuple[str, tuple[Verdict, 
     verdicts = _in_order(findings)
     if not any(f.edits for f in findings):
         return text, verdicts
-    new = _rewritten(script, findings, settings, None).code
+    new = _rewritten(script, findings, settings, None)
     _check(text, new, script, findings, transforms, settings)
     return new, verdicts
 
@@ -84,17 +85,18 @@ def _processed(
 ) -> FileOutcome:
     settings = context.settings
     _compiles(source.text)
-    script = _read(_parse(source.text))
+    neighbours = _neighbours(source, context)
+    script = _read(_parse(source.text), neighbours)
     findings = _findings(script, transforms, settings)
     verdicts = _in_order(findings)
     if not any(f.edits for f in findings):
         return FileOutcome(relative, file_status(verdicts), verdicts, before=source.data)
     try:
         new = _rewritten(script, findings, settings, _importer(source, context))
-        data = source.encode(new.code)
-        if decode(source.path, data).text != new.code:
+        data = source.encode(new)
+        if decode(source.path, data).text != new:
             raise SelfCheckError("the encoding does not hold the new text")
-        _check(source.text, new.code, script, findings, transforms, settings)
+        _check(source.text, new, script, findings, transforms, settings, neighbours)
     except (SelfCheckError, UnicodeEncodeError) as error:
         verdict = Verdict(
             FILE_RULE, "refused", "QW005", 1, 1, f"the rewrite failed its self-check: {error}",
@@ -133,11 +135,19 @@ def _parse(text: str) -> cst.Module:
         raise SourceError("QW006", "is nested deeper than can be followed") from None
 
 
-def _read(module: cst.Module) -> Script:
+def _neighbours(source: Source, context: Context) -> Neighbours:
+    from quickwins_codemod.script.neighbours import Neighbours
+
+    added = [path for _, path in bundle.static_sys_path(ast.parse(source.text), source.path)]
+    folders = [source.path.parent, *added, context.root]
+    return Neighbours(source.path, list(dict.fromkeys(folders)), context.root)
+
+
+def _read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
     from quickwins_codemod.script.reading import read
 
     try:
-        return read(module)
+        return read(module, neighbours)
     except RecursionError:
         raise SourceError("QW006", "is nested deeper than can be followed") from None
 
@@ -166,13 +176,14 @@ def _rewritten(
     findings: Sequence[Finding],
     settings: Settings,
     importer: tuple[Source, Path] | None,
-) -> cst.Module:
+) -> str:
     from quickwins_codemod.rewriting import ConflictingEdits, apply_edits
 
     edits = [e for f in findings for e in f.edits]
     names = frozenset(n for f in findings for n in f.runtime_names)
     try:
-        return apply_edits(script.tree, [*edits, *_imports(script, names, edits, settings, importer)])
+        edits = [*edits, *_imports(script, names, edits, settings, importer)]
+        return apply_edits(script.tree, edits).code
     except ConflictingEdits as error:
         raise SelfCheckError(str(error)) from None
 
@@ -209,6 +220,7 @@ def _check(
     findings: Sequence[Finding],
     transforms: Sequence[Transform],
     settings: Settings,
+    neighbours: Neighbours | None = None,
 ) -> None:
     """Refuse a text that does not compile, strays from the plan, or is not a fixpoint."""
     from quickwins_codemod.selfcheck import stray_line
@@ -220,7 +232,7 @@ def _check(
     stray = stray_line(old, new, script, [e for f in findings for e in f.edits])
     if stray is not None:
         raise SelfCheckError(f"line {stray} differs, which was not planned")
-    second = _findings(_read(_parse(new)), transforms, settings)
+    second = _findings(_read(_parse(new), neighbours), transforms, settings)
     if any(f.edits for f in second):
         raise SelfCheckError("a second run would change it again")
     applied = {v.rule for f in findings for v in f.verdicts if v.status == "applied"}

@@ -495,7 +495,7 @@ class _Rewrite:
 
     def _line_length(self) -> int:
         """88 in a file that keeps to it, as black does; 100 in one that does not."""
-        longest = max(map(len, self.tree.module.code.split("\n")))
+        longest = max(map(len, self.tree.text.split("\n")))
         return _LINE if longest <= _LINE else _LONG_LINE
 
     def _drop_unused_imports(self, gone: Sequence[cst.CSTNode], old: Sequence[Scheduler]) -> None:

@@ -15,6 +15,7 @@ import libcst as cst
 from quickwins_codemod.script.conditions import Conditions
 from quickwins_codemod.script.facts import Boundary, Count, Frame, Loop, Problem, Stepping
 from quickwins_codemod.script.names import Names
+from quickwins_codemod.script.neighbours import Neighbours
 from quickwins_codemod.script.tree import LOOPS, Tree, statements_of, walk
 
 _PROGRESS = re.compile(r"(^|\.)(tqdm|trange|track|tqdm_notebook|progress_bar|ProgressBar)$")
@@ -48,8 +49,9 @@ class Loops:
         names: Names,
         creations: Iterable[cst.Call],
         sites: Iterable[cst.Call],
+        neighbours: Neighbours | None = None,
     ) -> None:
-        self.tree, self.names = tree, names
+        self.tree, self.names, self.neighbours = tree, names, neighbours
         self.sites = tuple(sites)
         self.conditions = Conditions(tree, names)
         self.creation_sites = self._creation_sites(creations)
@@ -523,9 +525,42 @@ class Loops:
                 if self._is_iterable_dataset(made):
                     return "iterable"
             return "sized"
-        if self._annotated_loader(node) or self._measured(node):
+        if self._annotated_loader(node) or self._measured(node) or self._is_list(node):
             return "sized"
-        return None
+        return self._neighbour_kind(node)
+
+    def _is_list(self, node: cst.BaseExpression) -> bool:
+        """A variable that is only ever bound to a list."""
+        variable = self.names.variable(node)
+        found = self.names.assignments.get(variable, []) if variable is not None else []
+        makers = ("list", "sorted", "tuple", "torch.split", "torch.chunk")
+        return bool(found) and all(
+            isinstance(a.value, (cst.List, cst.Tuple, cst.ListComp))
+            or isinstance(a.value, cst.Call) and self.names.dotted(a.value.func) in makers
+            for a in found
+            if a.index is None
+        ) and all(a.index is None and a.kind == "assign" for a in found)
+
+    def _neighbour_kind(self, node: cst.BaseExpression) -> str | None:
+        """What other files of the repository say of a loader that they make."""
+        if self.neighbours is None:
+            return None
+        questions = [(call, index, None) for call, index in self.names.foreign_calls(node)]
+        if isinstance(node, cst.Attribute):
+            questions += [
+                (call, None, node.attr.value)
+                for call, index in self.names.foreign_calls(node.value)
+                if index is None
+            ]
+        kinds = set()
+        for call, index, attribute in questions:
+            dotted = self.names.dotted(call.func)
+            if dotted is None and isinstance(call.func, cst.Attribute):  # data.train_loader()
+                owners = self.names.foreign_calls(call.func.value)
+                dotted = self.names.dotted(owners[0][0].func) if len(owners) == 1 else None
+                attribute = f"{call.func.attr.value}()"
+            kinds.add(self.neighbours.loader(dotted, index, attribute) if dotted else None)
+        return kinds.pop() if len(kinds) == 1 else None
 
     def _constructor(self, call: cst.Call) -> str:
         owner = self.names.local_class(call.func)

@@ -54,6 +54,7 @@ class Names:
         self._locals: dict[cst.CSTNode, set[str]] = {}
         self._elsewhere: dict[cst.CSTNode, dict[str, cst.CSTNode]] = {}
         self.callers: dict[cst.CSTNode, list[cst.Call]] = {}
+        self._resolved: dict[cst.CSTNode, Variable | None] = {}
         self._creations: dict[tuple[cst.CSTNode, int | None], frozenset[cst.Call]] = {}
         self._collect_locals()
         self._collect_bindings()
@@ -125,6 +126,11 @@ class Names:
         return None
 
     def _name_variable(self, node: cst.Name) -> Variable | None:
+        if node not in self._resolved:
+            self._resolved[node] = self._resolve_name(node)
+        return self._resolved[node]
+
+    def _resolve_name(self, node: cst.Name) -> Variable | None:
         name = node.value
         first = True
         for scope in self.tree.ancestors(node):
@@ -223,6 +229,7 @@ class Names:
                 if target.value not in self._elsewhere.get(scope, {}):
                     self._bind_local(scope, target.value)
         self._collect_imports()
+        self._resolved.clear()  # every local name is known from here on
         for target, value, statement, kind, index in flat:
             variable = self.variable(target)
             if variable is not None:
@@ -425,6 +432,26 @@ class Names:
         if owner is not None:
             inner = Variable(self.root_class(owner), f"self.{attribute}")
             yield from self._variable_creations(inner, index)
+
+    def foreign_calls(self, node: cst.CSTNode) -> list[tuple[cst.Call, int | None]]:
+        """Calls of functions outside this module that made a value, and which element it is."""
+        found: list[tuple[cst.Call, int | None]] = []
+        seen: set[Variable] = set()
+        queue = [node]
+        while queue:
+            variable = self.variable(queue.pop())
+            if variable is None or variable in seen:
+                continue
+            seen.add(variable)
+            for assignment in self.assignments.get(variable, ()):
+                value = assignment.value
+                if isinstance(value, cst.Call) and self.callee(value) is None:
+                    found.append((value, assignment.index))
+                elif value is not None and assignment.index is None:
+                    queue.append(value)
+            if isinstance(variable.scope, cst.FunctionDef):
+                queue += self.parameter_values(variable.scope, variable.name)
+        return found
 
     def parameter_values(self, function: cst.FunctionDef, name: str) -> list[cst.BaseExpression]:
         """What the callers in this module pass for a parameter."""

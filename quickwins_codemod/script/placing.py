@@ -439,7 +439,7 @@ class Placing:
             return None
         if not any(a.name.value == func.value and a.asname is None for a in statement.names):
             return None
-        if self.tree.function(statement) is not self.tree.module or "__all__" in self.tree.module.code:
+        if self.tree.function(statement) is not self.tree.module or "__all__" in self.tree.text:
             return None
         removed = list(gone)
         for name in self.tree.all(cst.Name):

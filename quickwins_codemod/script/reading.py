@@ -9,6 +9,7 @@ import libcst as cst
 from quickwins_codemod.script.facts import Optimizer, Problem, Script, Stepping, Training
 from quickwins_codemod.script.loops import Loops
 from quickwins_codemod.script.names import Names
+from quickwins_codemod.script.neighbours import Neighbours
 from quickwins_codemod.script.optimizers import Optimizers
 from quickwins_codemod.script.placing import Placing
 from quickwins_codemod.script.records import Records
@@ -26,15 +27,15 @@ _MANAGERS = {
 }
 
 
-def read(module: cst.Module) -> Script:
-    """Build the model of one file."""
+def read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
+    """Build the model of one file; neighbours answer for what it imports from its repository."""
     tree = Tree(module)
     names = Names(tree)
     finder = Optimizers(tree, names)
     optimizers = finder.find()
     steps = [finder.steps(optimizer) for optimizer in optimizers]
     trainings = tuple(
-        _training(tree, names, finder, optimizer, sites)
+        _training(tree, names, finder, optimizer, sites, neighbours)
         for optimizer, sites in zip(optimizers, steps)
     )
     foreign = finder.foreign_steps(frozenset(site for sites in steps for site in sites))
@@ -44,12 +45,17 @@ def read(module: cst.Module) -> Script:
 
 
 def _training(
-    tree: Tree, names: Names, finder: Optimizers, optimizer: Optimizer, sites: list[cst.Call]
+    tree: Tree,
+    names: Names,
+    finder: Optimizers,
+    optimizer: Optimizer,
+    sites: list[cst.Call],
+    neighbours: Neighbours | None,
 ) -> Training:
     schedulers = finder.schedulers(optimizer)
     stepping: Stepping | Problem
     if sites:
-        stepping = Loops(tree, names, optimizer.creations, sites).read()
+        stepping = Loops(tree, names, optimizer.creations, sites, neighbours).read()
     else:
         stepping = Problem("no-step", optimizer.creations[0])
     records = Records(tree, names, frozenset(optimizer.creations))

@@ -145,6 +145,11 @@ class Tree:
         return self._positions.lines(node)
 
     @cached_property
+    def text(self) -> str:
+        """The module's source text."""
+        return self._positions.text
+
+    @cached_property
     def _positions(self) -> _Positions:
         state = _RecordingState(
             default_indent=self.module.default_indent, default_newline=self.module.default_newline
@@ -191,6 +196,7 @@ class _RecordingState(CodegenState):
 class _Positions:
     def __init__(self, state: _RecordingState) -> None:
         self._state = state
+        self.text = "".join(state.tokens)
         self._lines: list[int] = [1]
         self._columns: list[int] = [1]
         line, column = 1, 1
