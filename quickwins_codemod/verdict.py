@@ -1,12 +1,21 @@
 """What is said of a site, of a file and of a run. The words every report is made of.
 
+The codes below are about whole files, whichever rule looked at them. Only QW004 can be ignored
+(`--ignore QW004`): the others say that a file could not be processed, so leave such a file out in
+the open, by `--exclude` or by `exclude` under `[tool.quickwins]`.
+
 QW001 the file cannot be parsed
     What it does: the file is left alone, and the run ends with exit code 3.
 
-    Why: Python itself rejects the text, so nothing in it can be understood safely.
+    Why: Python itself rejects the text, so nothing in it can be understood safely. Rarely, Python
+    takes it and libcst, which keeps the formatting, does not know that syntax yet.
 
-    What to do: mend the syntax at the position that is named, or exclude the file with
-    `--exclude` (or `exclude` under `[tool.quickwins]`).
+    Example: Python 2, a merge conflict, a template that is no Python yet.
+
+        train.py:3:1: QW001 cannot be parsed: Missing parentheses in call to 'print'. ...
+
+    What to do: mend the syntax at the position that is named, or exclude the file. A newer libcst
+    (`pip install -U libcst`), or a newer Python to run quickwins with, may know newer syntax.
 
 QW002 the file cannot be decoded
     What it does: the file is left alone, and the run ends with exit code 3.
@@ -14,62 +23,109 @@ QW002 the file cannot be decoded
     Why: the bytes are not valid in the encoding that the file declares (PEP 263; UTF-8 where it
     declares none), or they contain NUL, which Python does not accept in source.
 
-    What to do: save the file in the encoding its first lines name, or exclude it.
+    Example: a comment typed in Latin-1, in a file that declares no encoding.
+
+        train.py:12:1: QW002 is not valid utf-8: byte 310
+
+    What to do: save the file as UTF-8, or name its encoding in the first line
+    (`# -*- coding: latin-1 -*-`), or exclude it.
 
 QW003 the file cannot be read
-    What it does: the file is left alone, and the run ends with exit code 3.
+    What it does: the file is left alone, and the run ends with exit code 3. Of a folder that
+    cannot be listed, nothing below it is seen.
 
-    Why: the operating system refused to open it: a missing permission, a broken link, a device.
+    Why: the operating system refused: a missing permission, a broken link, a device. A link that
+    you name is refused too if it leads out of the project, where nothing is ever written.
 
-    What to do: mend the permission, or exclude the file.
+    Example:
+
+        train.py:1:1: QW003 cannot be read: Permission denied
+
+    What to do: mend the permission or the link, or exclude the file. For a linked file, run
+    quickwins in the project that it belongs to.
 
 QW004 the training loop is managed by a framework
     What it does: the file is left alone.
 
-    Why: Lightning, Accelerate, the Hugging Face Trainer, DeepSpeed or FSDP own the loop, the
-    schedule or the precision; a second hand in it would fight theirs.
+    Why: Lightning, Accelerate, the Hugging Face Trainer, DeepSpeed, FSDP, apex, Colossal-AI or
+    Horovod own the loop, the schedule or the precision; a second hand in it would fight theirs.
+    Importing one is not enough for this code: the file calls it, or a class derives from it.
 
-    What to do: set the schedule and the precision in that framework's own configuration.
+    Example:
+
+        accelerator = Accelerator()
+        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+
+    What to do: set the schedule and the precision in that framework's own configuration. Where
+    only a part of the file uses it, move your own loop to a file of its own and run again.
 
 QW005 the rewritten text failed the self-check
-    What it does: the file is left alone.
+    What it does: the file is left alone. Where the tool crashed on it, exit code 3 says so.
 
     Why: every rewrite is compiled, compared with its plan, and analysed again before anyone sees
-    it. One of the three failed here, which is a defect of this tool and not of your file.
+    it. One of the three failed here, or the analysis stopped with an error. Either is a defect of
+    this tool and not of your file.
 
-    What to do: please report it with the file, or the smallest part that shows it.
+    Example:
+
+        train.py:1:1: QW005 the rewrite failed its self-check: a second run would change it again
+
+    What to do: please report it with the file, or the smallest part that shows it. After a crash,
+    `QUICKWINS_DEBUG=1 quickwins check --workers 1 train.py` shows where it happened. Until it is
+    mended, exclude the file.
 
 QW006 the file is nested too deeply
     What it does: the file is left alone, and the run ends with exit code 3.
 
-    Why: an expression or block is nested deeper than Python's own parsers can follow.
+    Why: an expression or block is nested deeper than Python's parser, or the analysis, can follow.
+    Parentheses alone, some 200 deep, are QW001: so Python says it.
 
-    What to do: nothing, if it is generated code; exclude it.
+    Example: a sum or a string of a thousand parts joined by `+`, written by a generator.
+
+        tables.py:1:1: QW006 is nested deeper than can be followed
+
+    What to do: nothing, if it is generated code; exclude it. Else split the expression: a list and
+    `sum(...)` or `"".join(...)` instead of a long chain of `+`.
 
 QW007 the file has unstaged changes
-    What it does: `apply` leaves the file alone, and the run ends with exit code 3.
+    What it does: `apply` leaves the file alone, and the run ends with exit code 3. The other files
+    are written.
 
     Why: the work tree differs from the git index, so a rewrite would mix with an edit that is not
     saved anywhere else.
 
-    What to do: stage or commit the edit, or pass `--allow-dirty`.
+    Example:
+
+        train.py:1:1: QW007 has changes that are not staged
+
+    What to do: `git add train.py`, or commit, and run again. `--allow-dirty` writes all the same.
 
 QW008 the bundled runtime was modified
     What it does: the copy in `quickwins_runtime/` stays as it is, and rewritten scripts go on
-    importing it. A package of that name that quickwins did not write is kept too.
+    importing it. Something else of that name, which quickwins did not write, is kept too; then
+    nothing is rewritten, since the new import would find the wrong package.
 
     Why: each file there names the hash of its own text. Where the two differ somebody has edited
     the copy, and where the version is newer than the tool a newer quickwins wrote it; an upgrade
     would lose that.
 
+    Example:
+
+        quickwins_runtime/schedule.py:1:1: QW008 the bundled runtime was modified; it is kept ...
+
     What to do: keep the edit, or delete the file and run `quickwins apply` again. Rename a package
-    of your own, or set `runtime = "installed"`.
+    of your own, or set `runtime = "installed"` under `[tool.quickwins]`.
 
 QW009 the file changed while it was being rewritten
-    What it does: `apply` leaves the file alone, and the run ends with exit code 3.
+    What it does: `apply` leaves the file alone, and the run ends with exit code 3. The other files
+    are written.
 
     Why: between reading and writing another program changed the file, so the rewrite belongs to a
     text that is no longer there.
+
+    Example: an editor saved it, or a formatter ran at the same time.
+
+        train.py:1:1: QW009 changed while it was being rewritten
 
     What to do: run `quickwins apply` again.
 """
