@@ -38,6 +38,12 @@ def apply_edits(tree: Tree, edits: Sequence[Edit]) -> cst.Module:
     return _Rewriter(tree, edits).module()
 
 
+def removed_nodes(tree: Tree, edits: Sequence[Edit]) -> list[cst.CSTNode]:
+    """What goes: the statements that edits remove, and the branches that are empty without them."""
+    removed = {e.node: e.topic for e in edits if isinstance(e, Remove)}
+    return [*removed, *_emptied(tree, removed)]
+
+
 class _Rewriter:
     def __init__(self, tree: Tree, edits: Sequence[Edit]) -> None:
         self.tree = tree

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, target
+from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, Replace, target
 from quickwins_codemod.script.facts import Script
+
+if TYPE_CHECKING:
+    import libcst as cst
 
 
 def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int | None:
@@ -26,16 +30,27 @@ def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int
 
 
 def _planned_lines(script: Script, edits: Sequence[Edit]) -> set[int]:
+    from quickwins_codemod.rewriting import removed_nodes
+
     planned: set[int] = set()
     for edit in edits:
         node = target(edit)
         first, last = script.tree.span(node)
-        if isinstance(edit, (InsertBefore, InsertAfter)):
-            if first == last:
-                planned.add(first)  # `if ready: step()` takes the insertion on its own line
-            continue
-        above = len(getattr(script.tree.line_node(node), "leading_lines", ())) if (
-            node in script.tree.parents and hasattr(edit, "topic")
-        ) else 0
-        planned.update(range(first - above, last + 1))
+        if not isinstance(edit, (InsertBefore, InsertAfter)):
+            planned.update(range(first, last + 1))
+        elif first == last:
+            planned.add(first)  # `if ready: step()` takes the insertion on its own line
+        if isinstance(edit, Replace):
+            planned.update(_comment_lines(script, node))
+    for node in removed_nodes(script.tree, edits):
+        first, last = script.tree.span(node)
+        planned.update(range(first, last + 1))
+        planned.update(_comment_lines(script, node))
     return planned
+
+
+def _comment_lines(script: Script, node: cst.CSTNode) -> range:
+    """The lines directly above a statement, which may hold its comment."""
+    above = len(getattr(script.tree.line_node(node), "leading_lines", ()))
+    first, _ = script.tree.span(node)
+    return range(first - above, first)

@@ -151,15 +151,44 @@ class Conditions:
     # -- guards --------------------------------------------------------------------------------
 
     def is_guard(self, test: cst.BaseExpression) -> bool:
-        """A test that only keeps a broken step out: nan, inf, or a gradient norm too large."""
+        """A test that only keeps a broken or odd batch out.
+
+        It asks for nan or inf, for a gradient norm too large, for None, for a type, or for how many
+        rows a batch has. A test joined of several is one only where all its parts are.
+        """
+        if isinstance(test, cst.UnaryOperation) and isinstance(test.operator, cst.Not):
+            return self.is_guard(test.expression)
+        if isinstance(test, cst.BooleanOperation):
+            return self.is_guard(test.left) and self.is_guard(test.right)
+        if isinstance(test, cst.Comparison):
+            operators = [c.operator for c in test.comparisons]
+            if isinstance(operators[0], (cst.Is, cst.IsNot)):
+                return literal_value(test.comparisons[0].comparator) is None
+            return any(self._measures(n) for n in walk(test)) or self._is_norm(test)
+        calls = [n for n in walk(test) if isinstance(n, cst.Call)]
+        return any(self.tree.code(c.func).split(".")[-1] in (*_GUARDS, "isinstance") for c in calls)
+
+    def _measures(self, node: cst.CSTNode) -> bool:
+        """A number of rows: `len(batch)`, `x.shape[0]`, `x.size(0)`, `x.numel()`; or a nan test."""
+        if isinstance(node, cst.Attribute):
+            return node.attr.value == "shape"
+        if isinstance(node, cst.Call):
+            return self.tree.code(node.func).split(".")[-1] in ("len", "size", "numel", *_GUARDS)
+        return False
+
+    def _is_norm(self, test: cst.Comparison) -> bool:
         for node in walk(test):
-            if isinstance(node, cst.Call) and self.tree.code(node.func).split(".")[-1] in _GUARDS:
-                return True
             if isinstance(node, cst.Name):
                 made = self.names.creations(node)
                 if any(self.tree.code(c.func).endswith("clip_grad_norm_") for c in made):
                     return True
         return False
+
+    def is_constant(self, test: cst.BaseExpression) -> bool:
+        """Calls whose answer does not change during a run."""
+        constant = ("isinstance", "hasattr", "is_available", "is_main_process", "get_rank", "getattr")
+        calls = [n for n in walk(test) if isinstance(n, cst.Call)]
+        return all(self.tree.code(c.func).split(".")[-1] in constant for c in calls)
 
     # -- gradient accumulation -------------------------------------------------------------------
 
@@ -170,8 +199,12 @@ class Conditions:
         batch_loop: cst.For,
         epoch_loop: cst.CSTNode | None,
         frame: Frame,
+        over: cst.BaseExpression | None = None,
     ) -> Boundary | None:
-        """Read `(i + 1) % k == 0` and its relatives; None where the test is something else."""
+        """Read `(i + 1) % k == 0` and its relatives; None where the test is something else.
+
+        over: what the batch loop runs over, where that has a len().
+        """
         if frame.function is not self.tree.function(batch_loop):
             return None
         tail = None
@@ -193,7 +226,8 @@ class Conditions:
         if tail is not None:
             if index.over_epochs or not fires_last or negated:
                 return None
-            return Boundary("ceil", divisor) if self._is_last(tail, batch_loop) else None
+            last = self._is_last(tail, batch_loop, epoch_loop, over)
+            return Boundary("ceil", divisor) if last else None
         if index.over_epochs:
             return Boundary("counter", divisor) if fires_last else None
         if fires_last:
@@ -320,7 +354,13 @@ class Conditions:
         inside = epoch_loop is not None and self.tree.is_within(initial, epoch_loop)
         return _Index(first, over_epochs=epoch_loop is not None and not inside)
 
-    def _is_last(self, test: cst.BaseExpression, loop: cst.For) -> bool:
+    def _is_last(
+        self,
+        test: cst.BaseExpression,
+        loop: cst.For,
+        epoch_loop: cst.CSTNode | None,
+        over: cst.BaseExpression | None,
+    ) -> bool:
         """`i + 1 == len(loader)` or `i == len(loader) - 1`."""
         if not (isinstance(test, cst.Comparison) and len(test.comparisons) == 1):
             return False
@@ -328,31 +368,49 @@ class Conditions:
         if not isinstance(target.operator, (cst.Equal, cst.GreaterThanEqual)):
             return False
         left, right = test.left, target.comparator
-        if self._index(left, loop, loop, test) is None:
+        if self._index(left, loop, epoch_loop, test) is None:
             left, right = right, left
-        index = self._index(left, loop, loop, test)
-        length = self._length_minus(right)
-        return index is not None and length is not None and index.first == 1 - length
+        index = self._index(left, loop, epoch_loop, test)
+        length = self._length_minus(right, over)
+        return index is not None and not index.over_epochs and length is not None and index.first == 1 - length
 
-    def _length_minus(self, node: cst.BaseExpression) -> int | None:
-        """How much less than a len() an expression is: 0 for len(x), 1 for len(x) - 1."""
+    def _length_minus(
+        self, node: cst.BaseExpression, over: cst.BaseExpression | None
+    ) -> int | None:
+        """How much less than len(over) an expression is: 0 for len(x), 1 for len(x) - 1."""
         if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Subtract):
-            inner, less = self._length_minus(node.left), literal_value(node.right)
+            inner, less = self._length_minus(node.left, over), literal_value(node.right)
             return inner + less if inner is not None and isinstance(less, int) else None
         if isinstance(node, cst.Call):
-            return 0 if self.tree.code(node.func) == "len" else None
+            same = len(node.args) == 1 and self._is_same(node.args[0].value, over)
+            return 0 if same and self.tree.code(node.func) == "len" else None
         variable = self.names.variable(node)
         found = self.names.assignments.get(variable, []) if variable is not None else []
         if len(found) == 1 and isinstance(found[0].value, (cst.Call, cst.BinaryOperation)):
-            return self._length_minus(found[0].value)
+            return self._length_minus(found[0].value, over)
         return None
+
+    def _is_same(self, node: cst.BaseExpression, over: cst.BaseExpression | None) -> bool:
+        """Whether two expressions are the same loader, or a progress bar around it."""
+        if over is None:
+            return False
+        if self.tree.code(node) == self.tree.code(over):
+            return True
+        variable = self.names.variable(node)
+        found = self.names.assignments.get(variable, []) if variable is not None else []
+        return len(found) == 1 and isinstance(found[0].value, cst.Call) and any(
+            self.tree.code(a.value) == self.tree.code(over) for a in found[0].value.args[:1]
+        )
 
     # -- limits ------------------------------------------------------------------------------------
 
     def break_limit(
-        self, stop: cst.Break, loop: cst.For, step: cst.CSTNode
-    ) -> tuple[cst.BaseExpression, int] | None:
-        """`if i >= n: break` as (n, difference): the loop then steps n + difference times."""
+        self, stop: cst.Break, loop: cst.For, epoch_loop: cst.CSTNode | None, step: cst.CSTNode
+    ) -> tuple[cst.BaseExpression, int, bool] | None:
+        """`if i >= n: break` as (n, difference): the loop then steps n + difference times.
+
+        The third value tells whether the index counts on over all epochs.
+        """
         tested = next((a for a in self.tree.ancestors(stop) if isinstance(a, cst.If)), None)
         if tested is None or all(s is not tested for s in statements_of(loop.body)):
             return None
@@ -362,14 +420,15 @@ class Conditions:
         if not (isinstance(test, cst.Comparison) and len(test.comparisons) == 1):
             return None
         target = test.comparisons[0]
-        index = self._index(test.left, loop, loop, test)
+        index = self._index(test.left, loop, epoch_loop, test)
         late = isinstance(target.operator, cst.GreaterThan)
         if index is None or not (
             late or isinstance(target.operator, (cst.GreaterThanEqual, cst.Equal))
         ):
             return None
         after_step = self.tree.order[tested] > self.tree.order[step]
-        return target.comparator, int(late) + int(after_step) - index.first
+        difference = int(late) + int(after_step) - index.first
+        return target.comparator, difference, index.over_epochs
 
 
 def literal_value(node: cst.BaseExpression | None) -> Any:

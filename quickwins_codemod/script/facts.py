@@ -131,7 +131,9 @@ class Stepping:
 
     anchors: the statements after which one more thing can be done once per step, in loop_frame's
     function. frames: from the function of the batch loop outwards.
-    limits: reasons why fewer steps than counted may happen (a break, a skipped batch).
+    limit: a number of steps after which the whole run ends, where the script counts them.
+    early_stops: where the loop over epochs may be left; skips: tests by which a batch, or the rest
+    of an epoch, may go without a step.
     """
 
     frames: tuple[Frame, ...]
@@ -141,6 +143,7 @@ class Stepping:
     batches: Loop
     epochs: Loop | None
     boundary: Boundary
+    limit: Count | None = None
     early_stops: tuple[cst.CSTNode, ...] = ()
     skips: tuple[cst.CSTNode, ...] = ()
 
@@ -191,6 +194,7 @@ class Training:
     schedulers: tuple[Scheduler, ...]
     stepping: Stepping | Problem
     manual_rates: tuple[cst.CSTNode, ...] = ()
+    handed_on: tuple[cst.Call, bool] | None = None
     checkpoints: tuple[Checkpoint, ...] = ()
     restores: tuple[Restore, ...] = ()
     scheduler_restored: bool = False

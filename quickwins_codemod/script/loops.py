@@ -30,14 +30,30 @@ class Unclear(Exception):
         self.problem = Problem(kind, node, detail)
 
 
+#: A test, whether it must fail, and the function it stands in.
+Condition = tuple[cst.BaseExpression, bool, Frame]
+
+
 @dataclass(frozen=True)
 class _Slot:
     """The one place in a block where a step happens, with the conditions around it."""
 
     anchors: tuple[cst.CSTNode, ...]
     leaves: tuple[cst.CSTNode, ...]
-    conditions: tuple[tuple[cst.BaseExpression, bool, Frame], ...] = ()
-    skips: tuple[cst.CSTNode, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+def _conjuncts(condition: Condition) -> list[Condition]:
+    """`a and b` as two conditions; `not (a or b)` likewise."""
+    test, negated, frame = condition
+    if isinstance(test, cst.UnaryOperation) and isinstance(test.operator, cst.Not):
+        return _conjuncts((test.expression, not negated, frame))
+    joins = cst.Or if negated else cst.And
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, joins):
+        return [
+            *_conjuncts((test.left, negated, frame)), *_conjuncts((test.right, negated, frame))
+        ]
+    return [condition]
 
 
 class Loops:
@@ -81,6 +97,27 @@ class Loops:
     def _makes_optimizer(self, node: cst.CSTNode) -> bool:
         return any(self.tree.is_within(site, node) for site in self.creation_sites)
 
+    def _makes_all_anew(self, loop: cst.CSTNode) -> bool:
+        """Every pass of the loop makes the optimizer, whatever happens in it."""
+        sites = [s for s in self.creation_sites if self.tree.is_within(s, loop)]
+        direct = [c for c in self.creations if not any(self.tree.is_within(s, loop) for s in (c,))]
+        outside = [c for c in direct if not self._reached_from(c, sites)]
+        conditional = [
+            s for s in sites
+            if any(
+                isinstance(a, cst.If) and self.tree.is_within(a, loop) and a is not loop
+                for a in self.tree.ancestors(s)
+            )
+        ]
+        return not outside and len(conditional) < len(sites)
+
+    def _reached_from(self, creation: cst.Call, sites: list[cst.CSTNode]) -> bool:
+        """Whether one of the calls runs the function that makes the optimizer."""
+        function = self.tree.function(creation)
+        return any(
+            isinstance(s, cst.Call) and self.names.callee(s) is function for s in sites
+        )
+
     def _outwards(self, site: cst.Call) -> tuple[list[Frame], list[tuple[cst.CSTNode, int]]]:
         """The functions around a step, inner first, and the loops with the frame of each."""
         frames: list[Frame] = []
@@ -91,8 +128,11 @@ class Loops:
             for ancestor in self.tree.ancestors(node):
                 if isinstance(ancestor, cst.BaseComp):
                     raise Unclear("comprehension", ancestor)
-                if isinstance(ancestor, LOOPS) and not self._makes_optimizer(ancestor):
-                    loops.append((ancestor, depth))
+                if isinstance(ancestor, LOOPS):
+                    if not self._makes_optimizer(ancestor):
+                        loops.append((ancestor, depth))
+                    elif not self._makes_all_anew(ancestor):
+                        raise Unclear("made-again", ancestor)
                 if isinstance(ancestor, (cst.FunctionDef, cst.Lambda, cst.Module)):
                     function = ancestor
                     break
@@ -136,20 +176,23 @@ class Loops:
         frames = frames[start:]
         loops = [(node, depth - start) for node, depth in loops]
         batch_node = loops[0][0]
-        slot = self._slot(statements_of(batch_node.body), frames[0])
+        if isinstance(batch_node, cst.While):
+            raise Unclear("while", batch_node)
+        slot = self._slot(statements_of(batch_node.body), frames[0], batch_node)
         if slot is None:
             raise Unclear("no-loop", self.sites[0])
-        outer = self._without_phases(loops[1:], slot, frames)
+        outer = self._without_phases(loops[1:], slot, batch_node, frames)
         if len(outer) > 1:
             raise Unclear("nested-loops", outer[1][0])
-        batches = self._loop(batch_node, 0, frames)
-        epochs = self._epochs(*outer[0], frames) if outer else None
+        batches = self._loop(batch_node, 0)
+        epochs = self._epochs(*outer[0]) if outer else None
         if epochs is None and not self._runs_once(frames, batches):
             raise Unclear("no-epochs", batch_node)
-        boundary, guards = self._boundary(slot, batch_node, outer[0][0] if outer else None)
-        batches, stops = self._limited(batches, batch_node, slot)
-        skips = [*slot.skips, *guards, *stops, *self._skips(batch_node, slot)]
-        early = self._breaks(outer[0][0]) if outer else []
+        if epochs is not None:
+            self._check_every_epoch(batch_node, epochs.node, frames)
+        boundary, guards = self._boundary(slot, batches, epochs)
+        batches, limit, stops = self._limited(batches, slot, epochs, boundary)
+        early = self._leaves(epochs.node, frames) if epochs is not None else []
         return Stepping(
             frames=tuple(frames),
             sites=self.sites,
@@ -158,8 +201,9 @@ class Loops:
             batches=batches,
             epochs=epochs,
             boundary=boundary,
-            early_stops=tuple(early),
-            skips=tuple(skips),
+            limit=limit,
+            early_stops=tuple(e for e in early if limit is None),
+            skips=(*guards, *stops),
         )
 
     def _runs_once(self, frames: list[Frame], batches: Loop) -> bool:
@@ -169,30 +213,105 @@ class Loops:
         return by_number or isinstance(outermost, cst.Module) or self._holds_creation(outermost)
 
     def _without_phases(
-        self, loops: list[tuple[cst.CSTNode, int]], slot: _Slot, frames: list[Frame]
+        self,
+        loops: list[tuple[cst.CSTNode, int]],
+        slot: _Slot,
+        batch_node: cst.For,
+        frames: list[Frame],
     ) -> list[tuple[cst.CSTNode, int]]:
         """Drop `for phase in ["train", "val"]` loops: one pass of them trains."""
         kept = []
         for node, depth in loops:
             if isinstance(node, cst.For) and self.conditions.literals(node.iter) is not None:
-                if not self._fixes_phase(node, slot):
+                around = self._conditions_between(batch_node, node, frames)
+                if not self._fixes_phase(node, [*slot.conditions, *around]):
                     raise Unclear("nested-loops", node)
                 continue
             kept.append((node, depth))
         return kept
 
-    def _fixes_phase(self, loop: cst.For, slot: _Slot) -> bool:
+    def _fixes_phase(self, loop: cst.For, conditions: list[Condition]) -> bool:
         values = self.conditions.literals(loop.iter) or []
+        name = self.tree.code(loop.target)
         alive = [
             value
             for value in values
             if all(
-                self.conditions.truth(test, {self.tree.code(loop.target): value}) is not negated
-                for test, negated, _ in slot.conditions
+                self.conditions.truth(test, {name: value}) is not negated
+                for test, negated, _ in conditions
             )
         ]
-        self.conditions.phase = (self.tree.code(loop.target), alive[0]) if len(alive) == 1 else None
+        self.conditions.phase = (name, alive[0]) if len(alive) == 1 else None
         return len(alive) == 1
+
+    def _conditions_between(
+        self, inner: cst.CSTNode, outer: cst.CSTNode, frames: list[Frame]
+    ) -> list[Condition]:
+        """The conditions under which the inner loop runs in a pass of the outer one."""
+        found: list[Condition] = []
+        node = inner
+        for frame in frames:
+            below = node
+            for ancestor in self.tree.ancestors(node):
+                if ancestor is outer:
+                    return found
+                if isinstance(ancestor, cst.If) and below is not ancestor.test:
+                    known = self.conditions.truth(ancestor.test, {}, frame)
+                    if known is None:
+                        found.append((ancestor.test, below is not ancestor.body, frame))
+                if ancestor is frame.function:
+                    break
+                below = ancestor
+            if frame.call is None:
+                return found
+            node = frame.call
+        return found
+
+    def _check_every_epoch(
+        self, inner: cst.CSTNode, outer: cst.CSTNode, frames: list[Frame]
+    ) -> None:
+        """Every pass of the loop over epochs must train: no condition that changes with it."""
+        for test, _, _ in self._conditions_between(inner, outer, frames):
+            if self._is_phase(test):
+                continue
+            if self._changes_within(test, outer):
+                raise Unclear("condition", test, self.tree.code(test))
+        top = self._statement_within(inner, outer, frames)
+        for jump in self.tree.all(cst.Continue):
+            loop = next(a for a in self.tree.ancestors(jump) if isinstance(a, LOOPS))
+            if loop is outer and self.tree.order[jump] < self.tree.order[top]:
+                raise Unclear("condition", jump, "continue")
+
+    def _statement_within(
+        self, inner: cst.CSTNode, outer: cst.CSTNode, frames: list[Frame]
+    ) -> cst.CSTNode:
+        """The inner loop, or the call that leads to it, where it stands in the outer loop."""
+        node = inner
+        for frame in frames:
+            if self.tree.is_within(node, outer) or frame.call is None:
+                return node
+            node = frame.call
+        return node
+
+    def _changes_within(self, test: cst.BaseExpression, loop: cst.CSTNode) -> bool:
+        """Whether a test may have another outcome in another pass of a loop."""
+        if any(isinstance(n, cst.Call) for n in walk(test)) and not self.conditions.is_constant(test):
+            return True
+        for kind in (cst.Name, cst.Attribute):
+            for node in walk(test):
+                if not isinstance(node, kind):
+                    continue
+                variable = self.names.variable(node)
+                for assignment in self.names.assignments.get(variable, ()) if variable else ():
+                    if self.tree.is_within(assignment.statement, loop):
+                        return True
+        return False
+
+    def _is_phase(self, test: cst.BaseExpression) -> bool:
+        if self.conditions.phase is None:
+            return False
+        name, value = self.conditions.phase
+        return self.conditions.truth(test, {name: value}) is not None
 
     # -- the place of the step in the loop's body -------------------------------------------
 
@@ -217,34 +336,67 @@ class Loops:
             if self.tree.is_within(site, function) or self._contains_step(function.body)
         )
 
-    def _slot(self, statements: Iterable[cst.CSTNode], frame: Frame) -> _Slot | None:
-        found = []
-        skips: list[cst.CSTNode] = []
+    def _slot(
+        self, statements: Iterable[cst.CSTNode], frame: Frame, loop: cst.For | None = None
+    ) -> _Slot | None:
+        """loop: the batch loop, where the statements are its own body or a block in it."""
+        found: list[_Slot] = []
+        jumps: list[Condition] = []
         for statement in statements:
             if self._contains_step(statement):
-                slot = self._slot_of(statement, frame)
+                slot = self._slot_of(statement, frame, loop)
                 if slot is not None:
                     found.append(slot)
-            elif not found and isinstance(statement, cst.If) and frame.call is not None:
-                skips += [r for r in walk(statement) if isinstance(r, cst.Return)]
+            elif not found:
+                jumps += self._jumps(statement, frame, loop)
         if len(found) > 1:
             raise Unclear("steps-twice", found[1].leaves[0])
-        return replace(found[0], skips=(*found[0].skips, *skips)) if found else None
+        return replace(found[0], conditions=(*jumps, *found[0].conditions)) if found else None
 
-    def _slot_of(self, statement: cst.CSTNode, frame: Frame) -> _Slot | None:
+    def _jumps(
+        self, statement: cst.CSTNode, frame: Frame, loop: cst.For | None
+    ) -> list[Condition]:
+        """`if test: continue` before the step: the step happens where the test fails."""
+        jumps = [n for n in walk(statement) if self._leaves_batch(n, frame, loop)]
+        if not jumps:
+            return []
+        if isinstance(statement, cst.If) and len(jumps) == 1:
+            for body, negated in ((statement.body, True), (self._else_body(statement), False)):
+                last = list(statements_of(body))[-1] if body is not None else None
+                if last is jumps[0]:
+                    return [(statement.test, negated, frame)]
+        test = next(
+            (a.test for a in self.tree.ancestors(jumps[0]) if isinstance(a, cst.If)), jumps[0]
+        )
+        raise Unclear("condition", test, self.tree.code(test))
+
+    def _else_body(self, statement: cst.If) -> cst.CSTNode | None:
+        return statement.orelse.body if isinstance(statement.orelse, cst.Else) else None
+
+    def _leaves_batch(self, node: cst.CSTNode, frame: Frame, loop: cst.For | None) -> bool:
+        if isinstance(node, cst.Continue):
+            inner = next(a for a in self.tree.ancestors(node) if isinstance(a, LOOPS))
+            return inner is loop
+        return loop is None and isinstance(node, cst.Return) and (
+            self.tree.function(node) is frame.function
+        )
+
+    def _slot_of(
+        self, statement: cst.CSTNode, frame: Frame, loop: cst.For | None
+    ) -> _Slot | None:
         if isinstance(statement, cst.BaseSmallStatement):
             return self._leaf(statement, frame)
         if isinstance(statement, cst.If):
-            return self._branches(statement, frame)
+            return self._branches(statement, frame, loop)
         if isinstance(statement, cst.With):
-            return self._slot(statements_of(statement.body), frame)
+            return self._slot(statements_of(statement.body), frame, loop)
         if isinstance(statement, cst.Try):
-            return self._attempt(statement, frame)
+            return self._attempt(statement, frame, loop)
         if isinstance(statement, LOOPS):
             raise Unclear("several-loops", statement)
         if isinstance(statement, cst.FunctionDef):
             return None  # a closure: its call is what counts
-        raise Unclear("condition", statement)
+        raise Unclear("condition", statement, self.tree.code(statement).split("\n", 1)[0])
 
     def _leaf(self, statement: cst.CSTNode, frame: Frame) -> _Slot:
         calls = [n for n in walk(statement) if isinstance(n, cst.Call)]
@@ -257,24 +409,26 @@ class Loops:
                 if ancestor is statement:
                     break
                 if isinstance(ancestor, (cst.IfExp, cst.BooleanOperation, cst.Lambda, cst.CompFor)):
-                    raise Unclear("condition", statement)
+                    raise Unclear("condition", statement, self.tree.code(statement))
         if direct:
             return _Slot((statement,), (statement,))
         function = self.names.callee(hidden[0])
         inner = self._slot(statements_of(function.body), Frame(function, hidden[0]))
         if inner is None:
-            raise Unclear("condition", statement)
+            raise Unclear("condition", statement, self.tree.code(statement))
         return replace(inner, anchors=(statement,))
 
-    def _branches(self, statement: cst.If, frame: Frame) -> _Slot | None:
-        left = self._side(statement.body, frame)
+    def _branches(
+        self, statement: cst.If, frame: Frame, loop: cst.For | None
+    ) -> _Slot | None:
+        left = self._side(statement.body, frame, loop)
         right = None
         if statement.orelse is not None:
             below = statement.orelse
             right = (
-                self._branches(below, frame)
+                self._branches(below, frame, loop)
                 if isinstance(below, cst.If)
-                else self._side(below.body, frame)
+                else self._side(below.body, frame, loop)
             )
         known = self.conditions.truth(statement.test, {}, frame)
         if known is not None:
@@ -282,10 +436,7 @@ class Loops:
         if left is not None and right is not None:
             if self._same(left, right):
                 anchors = (statement,) if not left.conditions else (*left.anchors, *right.anchors)
-                return _Slot(
-                    anchors, (*left.leaves, *right.leaves), left.conditions,
-                    (*left.skips, *right.skips),
-                )
+                return _Slot(anchors, (*left.leaves, *right.leaves), left.conditions)
             raise Unclear("uneven-branches", statement)
         one = left or right
         if one is None:
@@ -293,8 +444,8 @@ class Loops:
         condition = (statement.test, one is right, frame)
         return replace(one, conditions=(condition, *one.conditions))
 
-    def _side(self, body: cst.CSTNode, frame: Frame) -> _Slot | None:
-        return self._slot(statements_of(body), frame) if self._contains_step(body) else None
+    def _side(self, body: cst.CSTNode, frame: Frame, loop: cst.For | None) -> _Slot | None:
+        return self._slot(statements_of(body), frame, loop) if self._contains_step(body) else None
 
     def _same(self, left: _Slot, right: _Slot) -> bool:
         def text(slot: _Slot) -> list[tuple[str, bool]]:
@@ -302,13 +453,15 @@ class Loops:
 
         return text(left) == text(right)
 
-    def _attempt(self, statement: cst.Try, frame: Frame) -> _Slot | None:
+    def _attempt(
+        self, statement: cst.Try, frame: Frame, loop: cst.For | None
+    ) -> _Slot | None:
         sides = [statement.body, *(h.body for h in statement.handlers)]
-        slots = [s for s in (self._side(side, frame) for side in sides) if s is not None]
+        slots = [s for s in (self._side(side, frame, loop) for side in sides) if s is not None]
         if len(slots) > 1 and any(not self._same(slots[0], other) for other in slots[1:]):
             raise Unclear("uneven-branches", statement)
         rest = [
-            self._slot(statements_of(part.body), frame)
+            self._slot(statements_of(part.body), frame, loop)
             for part in (statement.orelse, statement.finalbody)
             if part is not None and self._contains_step(part.body)
         ]
@@ -323,38 +476,62 @@ class Loops:
     # -- how often --------------------------------------------------------------------------
 
     def _boundary(
-        self, slot: _Slot, batch_node: cst.For, epoch_node: cst.CSTNode | None
+        self, slot: _Slot, batches: Loop, epochs: Loop | None
     ) -> tuple[Boundary, list[cst.CSTNode]]:
         boundary, guards = Boundary(), []
-        for test, negated, frame in slot.conditions:
-            if self.conditions.phase is not None:
-                name, value = self.conditions.phase
-                if self.conditions.truth(test, {name: value}) is not None:
-                    continue
-            if self.conditions.is_guard(test):
-                guards.append(test)
+        over = batches.count.parts[1] if batches.count.parts[0] == "len(" else None
+        for condition in (c for found in slot.conditions for c in _conjuncts(found)):
+            test, negated, frame = condition
+            if self._is_phase(test):
                 continue
-            found = self.conditions.accumulation(test, negated, batch_node, epoch_node, frame)
-            if found is None or boundary.kind != "every":
+            found = self.conditions.accumulation(
+                test, negated, batches.node, epochs.node if epochs else None, frame, over
+            )
+            if found is not None and boundary.kind == "every":
+                boundary = found
+            elif found is None and self.conditions.is_guard(test):
+                guards.append(test)
+            else:
                 raise Unclear("condition", test, self.tree.code(test))
-            boundary = found
         return boundary, guards
 
     def _limited(
-        self, loop: Loop, node: cst.CSTNode, slot: _Slot
-    ) -> tuple[Loop, list[cst.CSTNode]]:
-        """Take `if i >= 100: break` into the count; other breaks only end an epoch early."""
-        stops = []
-        for found in self._breaks(node):
-            limit = self.conditions.break_limit(found, node, slot.leaves[0])
-            if limit is None or loop.count.parts[0] == "min(":
+        self, loop: Loop, slot: _Slot, epochs: Loop | None, boundary: Boundary
+    ) -> tuple[Loop, Count | None, list[cst.CSTNode]]:
+        """Take `if i >= 100: break` into the count; other breaks only end an epoch early.
+
+        Returns the loop, a limit on all steps of the run, and the breaks that are neither.
+        """
+        stops, total = [], None
+        for found in self._breaks(loop.node):
+            outer = epochs.node if epochs is not None else None
+            limit = self.conditions.break_limit(found, loop.node, outer, slot.leaves[0])
+            if limit is None:
                 stops.append(found)
                 continue
-            bound, extra = limit
+            bound, extra, over_epochs = limit
             text = f" {'+' if extra > 0 else '-'} {abs(extra)}" if extra else ""
-            parts = ("min(", *loop.count.parts, ", ", bound, text, ")")
-            loop = replace(loop, count=Count(parts, loop.count.frame))
-        return loop, stops
+            if boundary.kind != "every" or loop.count.parts[0] == "min(" or total is not None:
+                raise Unclear("condition", bound, "break at " + self.tree.code(bound))
+            if not over_epochs:
+                parts = ("min(", *loop.count.parts, ", ", bound, text, ")")
+                loop = replace(loop, count=Count(parts, loop.count.frame))
+            elif epochs is not None and self._breaks_too(found, epochs.node):
+                total = Count((bound, text), 0)
+            else:
+                raise Unclear("condition", bound, "break at " + self.tree.code(bound))
+        return loop, total, stops
+
+    def _breaks_too(self, inner: cst.Break, loop: cst.CSTNode) -> bool:
+        """The loop over epochs ends by the same test as the loop over batches."""
+        tested = next(a for a in self.tree.ancestors(inner) if isinstance(a, cst.If))
+        wanted = self.tree.code(tested.test)
+        return any(
+            self.tree.code(a.test) == wanted
+            for found in self._breaks(loop)
+            for a in self.tree.ancestors(found)
+            if isinstance(a, cst.If)
+        )
 
     def _breaks(self, loop: cst.CSTNode) -> list[cst.CSTNode]:
         return [
@@ -364,19 +541,19 @@ class Loops:
             and next(a for a in self.tree.ancestors(b) if isinstance(a, LOOPS)) is loop
         ]
 
-    def _skips(self, loop: cst.CSTNode, slot: _Slot) -> list[cst.CSTNode]:
-        first = self.tree.order[slot.leaves[0]]
-        return [
-            c
-            for c in self.tree.all(cst.Continue)
-            if self.tree.is_within(c, loop.body)
-            and next(a for a in self.tree.ancestors(c) if isinstance(a, LOOPS)) is loop
-            and self.tree.order[c] < first
+    def _leaves(self, loop: cst.CSTNode, frames: list[Frame]) -> list[cst.CSTNode]:
+        """Breaks and returns that may end the loop over epochs before its last pass."""
+        function = self.tree.function(loop)
+        returns = [
+            r
+            for r in self.tree.all(cst.Return)
+            if self.tree.is_within(r, loop.body) and self.tree.function(r) is function
         ]
+        return sorted([*self._breaks(loop), *returns], key=self.tree.order.__getitem__)
 
     # -- numbers of iterations ----------------------------------------------------------------
 
-    def _epochs(self, node: cst.CSTNode, depth: int, frames: list[Frame]) -> Loop:
+    def _epochs(self, node: cst.CSTNode, depth: int) -> Loop:
         if isinstance(node, cst.While):
             raise Unclear("while", node)
         iterated = self._unwrapped(node.iter, node)
@@ -386,9 +563,7 @@ class Loops:
         resumes = bool(starts) and not isinstance(starts[0], cst.Integer)
         return Loop(node, depth, self._range(iterated, depth, whole=True), resumes)
 
-    def _loop(self, node: cst.CSTNode, depth: int, frames: list[Frame]) -> Loop:
-        if isinstance(node, cst.While):
-            raise Unclear("while", node)
+    def _loop(self, node: cst.For, depth: int) -> Loop:
         return Loop(node, depth, self._count(node.iter, depth, node))
 
     def _count(self, iterated: cst.BaseExpression, depth: int, loop: cst.CSTNode) -> Count:
@@ -478,15 +653,26 @@ class Loops:
             return Count(("len(", call, ")"), depth)
         start, stop = values
         if isinstance(start, cst.Integer):
-            return self._difference(start, stop, depth)
+            return self._difference(start.evaluated_value, stop, depth)
         if not whole:
             return Count(("len(", call, ")"), depth)
         if self._reads_same(start, stop):
             return Count(("len(", call, ")"), depth)
+        first = self._initial(start)
+        if first is not None:
+            return self._difference(first, stop, depth)
+        if isinstance(stop, cst.BinaryOperation):  # epochs, or one less? the start would tell
+            raise Unclear("epochs", call, self.tree.code(call))
         return Count((stop,), depth)
 
-    def _difference(self, start: cst.Integer, stop: cst.BaseExpression, depth: int) -> Count:
-        first = start.evaluated_value
+    def _initial(self, start: cst.BaseExpression) -> int | None:
+        """The number that a start variable has where nothing is resumed."""
+        variable = self.names.variable(start)
+        found = self.names.assignments.get(variable, ()) if variable is not None else ()
+        literals = {a.value.evaluated_value for a in found if isinstance(a.value, cst.Integer)}
+        return literals.pop() if len(literals) == 1 else None
+
+    def _difference(self, first: int, stop: cst.BaseExpression, depth: int) -> Count:
         if first == 0:
             return Count((stop,), depth)
         if (

@@ -414,6 +414,11 @@ class Names:
                     yield from self.creations(assignment.value, index)
                 elif index is None:
                     yield from self.creations(assignment.value, assignment.index)
+            elif assignment.kind == "loop" and isinstance(
+                assignment.statement.iter, (cst.Tuple, cst.List)
+            ):
+                for element in assignment.statement.iter.elements:
+                    yield from self.creations(element.value, index)
         scope = variable.scope
         if "." in variable.name and not variable.name.startswith("self."):
             yield from self._attribute_creations(variable, index)

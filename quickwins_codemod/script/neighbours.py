@@ -40,6 +40,19 @@ class Neighbours:
             return None
         return _module(path).loader(name, index, attribute)
 
+    def is_harmless(self, dotted: str) -> bool:
+        """Whether a function of the repository neither steps anything nor touches a rate."""
+        module, _, name = dotted.rpartition(".")
+        path = self._find(module)
+        function = _module(path).functions.get(name) if path is not None else None
+        if function is None:
+            return False
+        text = ast.unparse(function)
+        calls = any(isinstance(n, ast.Call) for n in ast.walk(function))
+        return not re.search(r"\.step\(|param_groups|['\"]lr['\"]", text) and not (
+            calls and re.search(r"\w+\((?:[^()]*, *)?optimi[sz]er\b", text)
+        )
+
     def _find(self, module: str) -> Path | None:
         level = len(module) - len(module.lstrip("."))
         parts = [p for p in module.lstrip(".").split(".") if p]

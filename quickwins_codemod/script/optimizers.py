@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from quickwins_codemod.script.conditions import literal_value
 from quickwins_codemod.script.facts import Optimizer, Scheduler, Use
 from quickwins_codemod.script.names import Names, Variable
+from quickwins_codemod.script.neighbours import Neighbours
 from quickwins_codemod.script.tree import Tree, walk
 
 _FACTORIES = re.compile(
@@ -20,6 +22,14 @@ _SCHEDULE_FACTORY = re.compile(
     r"(^|\.)(get_\w*schedule\w*|get_scheduler|create_scheduler(_v2)?|\w+LRScheduler|\w*LR"
     r"|ReduceLROnPlateau|OneCycle|CosineAnnealingWarmRestarts|ChainedScheduler|GradualWarmupScheduler)$"
 )
+_OPTIMIZER_BASES = ("torch.optim.Optimizer", "torch.optim.optimizer.Optimizer", "Optimizer")
+#: Functions of other files that may be given an optimizer: they read it, or save and load it.
+_HARMLESS = re.compile(
+    r"(^|[._])(save|load|restore|resume|checkpoint|ckpt|log|logger|watch|print|summary|describe|count"
+    r"|unscale_|zero_grad|broadcast_optimizer_state|clip\w*|len|getattr|setattr|state)",
+    re.IGNORECASE,
+)
+_RATE_WORDS = re.compile(r"(^|_)(lr|learning|rate|warm\w*|adjust|sched\w*|decay|anneal\w*)", re.IGNORECASE)
 _READS = {"print", "str", "repr", "type", "isinstance", "hasattr", "id", "bool", "callable"}
 
 
@@ -101,7 +111,7 @@ class Optimizers:
             )
         owner = self.names.local_class(call.func)
         if owner is not None:
-            return self._derives(owner, ("torch.optim.Optimizer", "Optimizer"), "torch.optim.")
+            return self._derives(owner, _OPTIMIZER_BASES, "torch.optim.")
         if isinstance(call.func, cst.Call) and self.tree.code(call.func.func) == "getattr":
             base = call.func.args[0].value if call.func.args else None
             return base is not None and self.names.dotted(base) == "torch.optim"
@@ -161,7 +171,10 @@ class Optimizers:
             by_scaler = bool(call.args) and self.tree.code(func.value) in scales
             stepped = call.args[0].value if by_scaler else func.value
             variable = self.names.variable(stepped)
-            if variable is not None and (by_scaler or variable in zeroed):
+            if variable is None or not (by_scaler or variable in zeroed):
+                continue
+            owner = self.tree.enclosing_class(call)
+            if owner is None or not self._derives(owner, _OPTIMIZER_BASES, "torch.optim."):
                 found.setdefault(variable, call)
         return list(found.values())
 
@@ -305,18 +318,27 @@ class Optimizers:
     # -- rates written by hand -----------------------------------------------------------------
 
     def rate_writes(self, within: cst.CSTNode) -> Iterator[cst.CSTNode]:
-        """Assignments to `group["lr"]` below a node."""
+        """Statements below a node that write `group["lr"]`, or a key that is not in sight."""
         for node in walk(within):
-            targets = []
-            if isinstance(node, cst.Assign):
-                targets = [t.target for t in node.targets]
-            elif isinstance(node, (cst.AugAssign, cst.AnnAssign)):
-                targets = [node.target]
-            for target in targets:
-                if isinstance(target, cst.Subscript) and self.tree.code(target).endswith(
-                    ('["lr"]', "['lr']")
-                ):
-                    yield node
+            if any(True for _ in self._written_groups(node)):
+                yield node
+
+    def _written_groups(self, node: cst.CSTNode) -> Iterator[cst.BaseExpression]:
+        """The groups whose rate an assignment or an update() sets."""
+        targets = []
+        if isinstance(node, cst.Assign):
+            targets = [t.target for t in node.targets]
+        elif isinstance(node, (cst.AugAssign, cst.AnnAssign)):
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, cst.Subscript) and len(target.slice) == 1:
+                index = target.slice[0].slice
+                key = index.value if isinstance(index, cst.Index) else None
+                if literal_value(key) == "lr" or isinstance(key, (cst.Name, cst.Attribute)):
+                    yield target.value
+        if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+            if node.func.attr.value == "update" and re.search(r"\blr\b", self.tree.code(node)):
+                yield node.func.value
 
     def manual_rates(self, optimizer: Optimizer, schedulers: list[Scheduler]) -> list[cst.CSTNode]:
         """Writes to this optimizer's rates outside the schedules' own classes."""
@@ -329,17 +351,50 @@ class Optimizers:
             owner = self.tree.enclosing_class(write)
             if owner is not None and self.is_schedule_class(owner):
                 continue
-            target = write.targets[0].target if isinstance(write, cst.Assign) else write.target
-            if self._writes_to(target.value, made):
+            if any(self._is_group_of(g, made) for g in self._written_groups(write)):
                 found.append(write)
         return found
 
-    def _writes_to(self, group: cst.CSTNode, made: frozenset[cst.Call]) -> bool:
-        """Whether `group` is one of an optimizer's param_groups, by index or by a loop."""
-        for node in walk(group):
-            if isinstance(node, cst.Attribute) and node.attr.value == "param_groups":
-                return bool(self.names.creations(node.value) & made)
-        for ancestor in self.tree.ancestors(group):
-            if isinstance(ancestor, cst.For) and self.tree.code(group) in self.tree.code(ancestor.target):
-                return self._writes_to(ancestor.iter, made)
-        return False
+    def _is_group_of(self, node: cst.BaseExpression, made: frozenset[cst.Call], depth: int = 0) -> bool:
+        """Whether an expression is an optimizer's param_groups, or one of them, by any name."""
+        for inner in walk(node):
+            if isinstance(inner, cst.Attribute) and inner.attr.value == "param_groups":
+                return bool(self.names.creations(inner.value) & made)
+        variable = self.names.variable(node.value if isinstance(node, cst.Subscript) else node)
+        if variable is None or depth > 4:
+            return False
+        sources = [a.value for a in self.names.assignments.get(variable, ()) if a.value is not None]
+        for assignment in self.names.assignments.get(variable, ()):
+            if assignment.kind == "loop":
+                sources.append(assignment.statement.iter)
+        if isinstance(variable.scope, cst.FunctionDef):
+            sources += self.names.parameter_values(variable.scope, variable.name)
+        return any(self._is_group_of(s, made, depth + 1) for s in sources)
+
+    # -- optimizers that leave the file -----------------------------------------------------------
+
+    def handed_on(
+        self, optimizer: Optimizer, neighbours: Neighbours | None
+    ) -> tuple[cst.Call, bool] | None:
+        """A call that gives the optimizer to code outside the file that may step it or set its rate.
+
+        The second value tells whether the callee's name speaks of the rate.
+        """
+        made = frozenset(optimizer.creations)
+        for call in self.tree.all(cst.Call):
+            given = [a.value for a in call.args if self.names.creations(a.value) & made]
+            if not given or self.names.callee(call) is not None or call in made:
+                continue
+            code = self.tree.code(call.func)
+            name = code.rpartition(".")[2]
+            if name in _READS or name == "step" or _HARMLESS.search(code):
+                continue
+            if self._is_schedule_call(call) or self.names.local_class(call.func) is not None:
+                continue
+            dotted = self.names.dotted(call.func) or ""
+            if dotted.startswith("torch.") or isinstance(call.func, cst.Call):
+                continue
+            if neighbours is not None and dotted and neighbours.is_harmless(dotted):
+                continue
+            return call, bool(_RATE_WORDS.search(name))
+        return None

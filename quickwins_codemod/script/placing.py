@@ -474,9 +474,31 @@ class Placing:
     def effects_of_arguments(self, call: cst.Call) -> str | None:
         """The code of an argument that does something, as `validate()` in `step(validate())`."""
         for argument in call.args:
-            if any(isinstance(n, (cst.Call, cst.Await)) for n in walk(argument.value)):
-                return self.tree.code(argument.value)
+            for node in walk(argument.value):
+                if isinstance(node, cst.Await) or isinstance(node, cst.Call) and not self._is_plain(node):
+                    return self.tree.code(argument.value)
         return None
+
+    def _is_plain(self, call: cst.Call) -> bool:
+        """A call that only computes: len(x), np.mean(x), loss.item()."""
+        dotted = self.names.dotted(call.func) or ""
+        name = self.tree.code(call.func).rpartition(".")[2]
+        return (
+            name in _PURE_CALLS
+            or name in _PURE_METHODS
+            or dotted.startswith(("numpy.", "math.", "torch.", "statistics."))
+        )
+
+    def always_runs(self, statement: cst.CSTNode, loop: cst.CSTNode) -> bool:
+        """Whether a statement ran whenever a loop begins: it stands under no condition of its own."""
+        if self.tree.function(statement) is self.tree.function(loop):
+            return self.dominates(statement, loop)
+        for ancestor in self.tree.ancestors(statement):
+            if isinstance(ancestor, (cst.FunctionDef, cst.Module)):
+                return True
+            if isinstance(ancestor, (cst.If, cst.Try, cst.For, cst.While)):
+                return False
+        return True
 
     def is_free(self, name: str, functions: Iterable[cst.CSTNode]) -> bool:
         """Whether a name means nothing yet in these functions or around them."""
@@ -506,7 +528,10 @@ def _is_wrapped(parts: Sequence[object], part: object) -> bool:
     return opens and closes
 
 
-_PURE_CALLS = {"len", "int", "float", "max", "min", "round", "abs", "get", "ceil", "floor", "getattr"}
+_PURE_CALLS = {
+    "len", "int", "float", "max", "min", "round", "abs", "get", "ceil", "floor", "getattr", "sum",
+}
+_PURE_METHODS = {"item", "mean", "detach", "cpu", "numpy", "tolist", "compute", "avg", "values"}
 
 
 def _is_pure(node: cst.CSTNode) -> bool:

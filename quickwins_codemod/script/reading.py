@@ -66,6 +66,7 @@ def _training(
         schedulers=tuple(schedulers),
         stepping=stepping,
         manual_rates=tuple(finder.manual_rates(optimizer, schedulers)),
+        handed_on=finder.handed_on(optimizer, neighbours),
         checkpoints=tuple(records.checkpoints()),
         restores=tuple(records.restores()),
         scheduler_restored=bool(made) and records.restored(made),

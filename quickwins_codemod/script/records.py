@@ -170,6 +170,16 @@ class Records:
             return target.value if isinstance(target, cst.Name) else None
         return None
 
+    def depends_on_rate(self, stop: cst.CSTNode) -> bool:
+        """Whether the test around a break compares a learning rate."""
+        tested = stop if isinstance(stop, cst.BaseExpression) else next(
+            (a.test for a in self.tree.ancestors(stop) if isinstance(a, cst.If)), None
+        )
+        kinds = (cst.Name, cst.Subscript)
+        return tested is not None and any(
+            isinstance(n, kinds) and self.reads_rate(n) for n in walk(tested)
+        )
+
     def reads_rate(self, node: cst.BaseExpression, depth: int = 0) -> bool:
         """Whether an expression is a learning rate: read from a group, or a name for one."""
         code = self.tree.code(node)
