@@ -189,6 +189,18 @@ def test_a_diff_from_inside_a_checkout(installed: Path, checkout: Path) -> None:
     assert diff.count("\n+from quickwins_runtime import OneCycle\n") == 5
 
 
+@pytest.mark.network
+@pytest.mark.parametrize("installed", ["editable"], indirect=True)
+def test_modules_run_from_inside_a_checkout(installed: Path, checkout: Path) -> None:
+    # The checkout's own quickwins_codemod comes first on the path there, without transforms/ in it.
+    python = installed / "python"
+    script = "fixtures/recsys/two_tower_model/train_with_wandb.py"
+    version = run([python, "-m", "quickwins_codemod", "--version"], checkout)
+    run([python, "-m", "quickwins_codemod", "diff", script], checkout)
+
+    assert version.startswith("quickwins, version ")
+
+
 # Inside the sources
 
 

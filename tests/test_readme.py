@@ -53,7 +53,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 def test_the_quick_start_has_two_blocks_to_run() -> None:
     first, second = blocks("sh", section("Quick start"))
 
-    assert "pip install .\n" in first and "quickwins diff fixtures/recsys" in first
+    assert "pip install -e .\n" in first and "quickwins diff fixtures/recsys" in first
     assert "pip install -e '.[test]'" in second and "pytest" in second
     for block in (first, second):
         assert block.startswith("python3 -m venv ")

@@ -50,7 +50,7 @@ Example:
 When it refuses: where the number of steps, the place or the old schedule's meaning cannot be shown
 from the source. That optimizer then stays as it is; others in the file are still rewritten.
 
-    the steps cannot be counted      QW110 to QW118, QW128
+    the steps cannot be counted      QW110 to QW118, QW128, QW129
     no place where all is known      QW119
     the rate is also set by hand     QW120
     the old schedule does more       QW121, QW122, QW124, QW127
@@ -272,8 +272,9 @@ QW115 the condition of the step is not known
 QW116 several places step the optimizer
     What it does: this optimizer keeps its schedule, or stays without one.
 
-    Why: two loops, two steps for one batch, or two callers of the function that steps. One cycle
-    would have to span all of them, and which run how often is not followed.
+    Why: two loops, two steps for one batch, or two callers of the function that steps; or the
+    optimizer is made again in some passes of a loop. One cycle would have to span all of them, and
+    which run how often is not followed.
 
     Example:
 
@@ -289,8 +290,8 @@ QW116 several places step the optimizer
         -        optimizer.step()
         +        tuner.step()
 
-    What to do: give each loop an optimizer of its own, with a name of its own. Or build the
-    schedule by hand, with the sum of all steps.
+    What to do: give each loop an optimizer of its own, with a name of its own. Make it before the
+    loop, or in every pass. Or build the schedule by hand, with the sum of all steps.
 
 QW117 other loops around the step
     What it does: this optimizer keeps its schedule, or stays without one.
@@ -358,8 +359,9 @@ QW119 no place to build the schedule
 QW120 the rate is set by hand
     What it does: this optimizer keeps its schedule, or stays without one.
 
-    Why: the named line writes `param_groups[...]["lr"]`. That would overwrite the schedule's rate,
-    or be overwritten by it.
+    Why: the named line writes `param_groups[...]["lr"]`, or hands the optimizer to a function whose
+    name says so (`adjust_learning_rate`). That would overwrite the schedule's rate, or be
+    overwritten by it.
 
     Example:
 
@@ -376,8 +378,8 @@ QW120 the rate is set by hand
 QW121 several schedules
     What it does: the schedules stay as they are.
 
-    Why: one of several is chosen at run time, or another one stands beside OneCycle. Replacing one
-    of them would leave the script with a choice that has no effect.
+    Why: one of several is chosen at run time, one is only built under a condition, or another one
+    stands beside OneCycle. Replacing it would leave the script with a choice without effect.
 
     Example:
 
@@ -392,15 +394,16 @@ QW121 several schedules
                  optimizer.step()
              scheduler.step()
 
-    What to do: keep one of them and run again. If OneCycle is there already, remove the other.
+    What to do: keep one of them, built always, and run again. If OneCycle is there already, remove
+    the other.
 
 QW122 a use of the schedule has no counterpart
     What it does: the schedule stays as it is.
 
     Why: the script reads something that OneCycle has not, or that means something else there
-    (`last_epoch` counts steps, not epochs; `T_max`, `best`, `num_bad_epochs`), or hands the
-    schedule to code outside this file. Kept are: `get_last_lr()`, `state_dict()`,
-    `load_state_dict()`, `.optimizer`, printing it and testing it.
+    (`last_epoch` counts steps, not epochs; `T_max`, `best`, `num_bad_epochs`), ends the run when
+    the rate is low (one cycle starts low), or hands the schedule to code outside this file. Kept
+    are: `get_last_lr()`, `state_dict()`, `load_state_dict()`, `.optimizer`, printing and testing.
 
     Example:
 
@@ -535,7 +538,26 @@ QW128 the optimizer is made elsewhere
     optimizer is made, hand it on with the optimizer, and step it after `optimizer.step()`.
 
 QW129 the optimizer is handed to another file
-    the optimizer is handed to another file.
+    What it does: this optimizer keeps its schedule, or stays without one.
+
+    Why: the named call gives the optimizer to code outside this file, and that code is not known
+    to leave it alone. It may step it once more or set its rate, and the cycle would be wrong.
+
+    Example:
+
+        -from helpers import add_head
+        +def add_head(optimizer, head):
+        +    optimizer.add_param_group({"params": head.parameters()})
+
+         optimizer = optim.Adam(model.parameters(), lr=1e-3)
+         add_head(optimizer, nn.Linear(8, 1))
+         for epoch in range(epochs):
+             for batch in loader:
+                 ...
+                 optimizer.step()
+
+    What to do: move the function into this file and run again. If it steps the optimizer or sets
+    its rate, take that out of it, or build the schedule by hand.
 
 QW150 early stopping cuts the cycle
     What it does: the script is rewritten; the `break` stays.
@@ -769,12 +791,19 @@ def plan(script: Script, options: Options) -> Plan:
                 script, "refused", refusal.code, refusal.node, refusal.message, refusal.hint
             )
             found.append(Finding((verdict,)))
-    for step in script.foreign_steps:
-        verdict = _verdict(
-            script, "refused", "QW128", step,
-            "the optimizer that steps here is made in another file, or handed in by one",
-            "build the schedule where the optimizer is made, and step it after this line",
-        )
+    for step, sets_rate in script.foreign_steps:
+        if sets_rate:
+            verdict = _verdict(
+                script, "refused", "QW124", step,
+                "this class sets the rate and steps the optimizer in one",
+                "let it set the rate only, or replace it by the plain optimizer",
+            )
+        else:
+            verdict = _verdict(
+                script, "refused", "QW128", step,
+                "where the optimizer that steps here is made cannot be followed from this file",
+                "build the schedule where the optimizer is made, and step it after this line",
+            )
         found.append(Finding((verdict,)))
     return Plan(tuple(found))
 
@@ -898,6 +927,12 @@ class _Rewrite:
                 "keep one schedule (or none) in the script and run again",
             )
         for scheduler in schedulers:
+            if scheduler.class_name == "SWALR":
+                raise _Refusal(
+                    "QW121", scheduler.creation,
+                    "SWALR holds the rate for weight averaging, which one cycle would undo",
+                    "keep it, or remove the averaging and run again",
+                )
             if scheduler.variable is None or not self.placing.is_plain_assignment(
                 scheduler.statement, scheduler.creation
             ):

@@ -89,13 +89,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Count:
-    """A number as a template: literal text with nodes in between, each read in one frame."""
+    """A number as a template: literal text with nodes in between, each read in one frame.
+
+    fixed: names that have one value wherever the number is meant (`phase` is "train"), as code.
+    """
 
     parts: tuple[str | cst.CSTNode, ...]
     frame: int
-
-    def __add__(self, text: str) -> Count:
-        return Count((*self.parts, text), self.frame)
+    fixed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ class Training:
 class Script:
     """The model of one file.
 
-    foreign_steps: calls that step an optimizer which this file does not make.
+    foreign_steps: calls that step an optimizer which this file does not make, or does not name;
+    and whether the class around the call also sets the rate.
     """
 
     tree: Tree
@@ -215,7 +217,7 @@ class Script:
     placing: Placing
     trainings: tuple[Training, ...]
     manager: Problem | None = None
-    foreign_steps: tuple[cst.Call, ...] = ()
+    foreign_steps: tuple[tuple[cst.Call, bool], ...] = ()
 
     def runtime_name(self, name: str) -> str:
         """What a name of the bundled runtime is called in this script."""

@@ -580,7 +580,13 @@ class Loops:
                 return Count(("min(", *inner.parts, ", ", limit, ")"), depth)
             raise Unclear("unknown-length", iterated, self.tree.code(iterated))
         self._require_length(iterated, loop)
-        return Count(("len(", iterated, ")"), depth)
+        return Count(("len(", iterated, ")"), depth, self._phase_as_code())
+
+    def _phase_as_code(self) -> tuple[tuple[str, str], ...]:
+        if self.conditions.phase is None:
+            return ()
+        name, value = self.conditions.phase
+        return ((name, f'"{value}"' if isinstance(value, str) else repr(value)),)
 
     def _zip(self, call: cst.Call, depth: int, loop: cst.CSTNode) -> Count:
         counts = []
@@ -702,7 +708,7 @@ class Loops:
 
     def length_kind(self, node: cst.BaseExpression) -> str | None:
         """"sized" where len() is known to work, "iterable" where it is known to raise."""
-        for call in self.names.creations(node):
+        for call in (*self.names.creations(node), *self._in_dict(node)):
             name = self._constructor(call)
             if not _LOADER.search(name):
                 continue
@@ -714,6 +720,23 @@ class Loops:
         if self._annotated_loader(node) or self._measured(node) or self._is_list(node):
             return "sized"
         return self._neighbour_kind(node)
+
+    def _in_dict(self, node: cst.BaseExpression) -> list[cst.Call]:
+        """The calls that made the values of `loaders` in `loaders[phase]`, a dict in this file."""
+        if not isinstance(node, cst.Subscript):
+            return []
+        variable = self.names.variable(node.value)
+        found: list[cst.Call] = []
+        for assignment in self.names.assignments.get(variable, ()) if variable else ():
+            value = assignment.value
+            if isinstance(value, cst.DictComp):
+                found += self.names.creations(value.value)
+            elif isinstance(value, cst.Dict):
+                for element in value.elements:
+                    found += self.names.creations(element.value)
+            else:
+                return []
+        return found
 
     def _is_list(self, node: cst.BaseExpression) -> bool:
         """A variable that is only ever bound to a list."""

@@ -178,6 +178,11 @@ class Optimizers:
                 found.setdefault(variable, call)
         return list(found.values())
 
+    def sets_rate_itself(self, step: cst.CSTNode) -> bool:
+        """Whether the class around a step also writes the rate: `step_and_update_lr`."""
+        owner = self.tree.enclosing_class(step)
+        return owner is not None and any(True for _ in self.rate_writes(owner))
+
     # -- schedules ---------------------------------------------------------------------------
 
     def schedulers(self, optimizer: Optimizer) -> list[Scheduler]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -54,7 +54,7 @@ class Placing:
             if isinstance(part, str):
                 pieces.append(part)
                 continue
-            text = self.expression_at(part, count.frame, frames, place, until)
+            text = self.expression_at(part, count.frame, frames, place, until, dict(count.fixed))
             if text is None:
                 return None
             atomic = _is_atomic(part) or _is_wrapped(count.parts, part)
@@ -68,11 +68,18 @@ class Placing:
         frames: Sequence[Frame],
         place: Place,
         until: cst.CSTNode,
+        fixed: Mapping[str, str] | None = None,
     ) -> str | None:
-        """The text that has this expression's value at a place, or None."""
+        """The text that has this expression's value at a place, or None.
+
+        fixed: names that stand for a literal.
+        """
         home = self.tree.function(place.statement)
         levels = [i for i, f in enumerate(frames) if f.function is home and i >= frame]
-        if levels:
+        known = {n: fixed[n.value] for n in names_in(node) if fixed and n.value in fixed}
+        if known:
+            text = self._substituted(node, known) if levels and levels[0] == frame else None
+        elif levels:
             text = self._carried(node, frame, levels[0], frames)
         else:
             text = self._through_self(node, frame, frames, home)

@@ -40,7 +40,12 @@ def read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
     )
     foreign = finder.foreign_steps(frozenset(site for sites in steps for site in sites))
     return Script(
-        tree, names, Placing(tree, names), trainings, _manager(tree, names), tuple(foreign)
+        tree,
+        names,
+        Placing(tree, names),
+        trainings,
+        _manager(tree, names),
+        tuple((step, finder.sets_rate_itself(step)) for step in foreign),
     )
 
 
