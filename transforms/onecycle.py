@@ -379,7 +379,8 @@ QW121 several schedules
     What it does: the schedules stay as they are.
 
     Why: one of several is chosen at run time, one is only built under a condition, or another one
-    stands beside OneCycle. Replacing it would leave the script with a choice without effect.
+    stands beside OneCycle. Replacing it would leave the script with a choice without effect. SWALR
+    is kept too: it holds the rate for weight averaging, which a falling rate would undo.
 
     Example:
 
@@ -439,11 +440,12 @@ QW123 the schedule's own peak is not known
     What to do: name the peak: `quickwins apply --max-lr 1e-3 train.py`, or `max-lr = 1e-3` under
     `[tool.quickwins.onecycle]`. It then holds for every optimizer that is rewritten.
 
-QW124 the result of step() is used
+QW124 the schedule's step does more than set the rate
     What it does: the schedule stays as it is.
 
-    Why: `OneCycle.step()` returns nothing, as torch's schedules do; a class of your own may return
-    the rate.
+    Why: the result of `scheduler.step()` is used, and `OneCycle.step()` returns nothing, as torch's
+    schedules do. Or one class sets the rate and steps the optimizer (`step_and_update_lr`), so
+    that removing the one would remove the other.
 
     Example:
 
@@ -456,7 +458,8 @@ QW124 the result of step() is used
         +    scheduler.step()
         +    lr = scheduler.get_last_lr()[0]
 
-    What to do: read the rate by `get_last_lr()`, as above, and run again.
+    What to do: read the rate by `get_last_lr()`, as above, and run again. Of a class that does
+    both, use the plain optimizer and its `step()` instead.
 
 QW125 LBFGS
     What it does: this optimizer keeps its schedule, or stays without one.
@@ -518,8 +521,8 @@ QW127 the schedule has no name of its own
 QW128 the optimizer is made elsewhere
     What it does: the loop in this file stays as it is.
 
-    Why: the optimizer that steps here comes from another file. It is not followed there, so its
-    rate, its schedule and the length of the run are not seen.
+    Why: where the optimizer that steps here is made cannot be followed: it comes from another
+    file, or through a container. Its rate, its schedule and the length of the run are not seen.
 
     Example:
 
@@ -534,8 +537,9 @@ QW128 the optimizer is made elsewhere
                  ...
                  optimizer.step()
 
-    What to do: make the optimizer in this file, as above. Or build the schedule by hand where the
-    optimizer is made, hand it on with the optimizer, and step it after `optimizer.step()`.
+    What to do: make the optimizer in this file, as above; one in a dict or list gets a variable of
+    its own. Or build the schedule by hand where the optimizer is made, hand it on with the
+    optimizer, and step it after `optimizer.step()`.
 
 QW129 the optimizer is handed to another file
     What it does: this optimizer keeps its schedule, or stays without one.
