@@ -158,7 +158,10 @@ class _Rewriter:
         above = _without_comment(old.leading_lines, replace.topic)
         lines[0] = lines[0].with_changes(leading_lines=above)
         if isinstance(lines[-1], cst.SimpleStatementLine):
-            lines[-1] = lines[-1].with_changes(trailing_whitespace=old.trailing_whitespace)
+            trailing = old.trailing_whitespace
+            if replace.topic is not None and not _is_pragma(trailing.comment):
+                trailing = trailing.with_changes(comment=None, whitespace=cst.SimpleWhitespace(""))
+            lines[-1] = lines[-1].with_changes(trailing_whitespace=trailing)
         return lines
 
     def _small(self, body: Sequence[cst.CSTNode]) -> list[cst.CSTNode]:
@@ -309,7 +312,9 @@ def _with_argument(call: cst.Call, code: str) -> cst.Call:
             comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))))
         return call.with_changes(args=args)
     gap = args[-2].comma if len(args) > 1 else None
-    args[-1] = last.with_changes(comma=_between(gap, None))
+    args[-1] = last.with_changes(
+        comma=_between(gap, None), whitespace_after_arg=cst.SimpleWhitespace("")
+    )
     args.append(argument.with_changes(
         comma=last.comma, whitespace_after_arg=last.whitespace_after_arg))
     return call.with_changes(args=args)
@@ -351,6 +356,12 @@ def _without_comment(lines: Iterable[cst.EmptyLine], topic: str | None) -> list[
     if topic is not None and own and re.search(topic, own, re.IGNORECASE):
         return kept[:start]
     return kept
+
+
+def _is_pragma(comment: cst.Comment | None) -> bool:
+    """A comment for tools; any other on the line of a replaced call speaks of its arguments."""
+    words = r"#\s*(noqa|type:|pylint|fmt:|pragma|nosec|pyright|mypy|ruff|isort|quickwins)"
+    return comment is not None and re.match(words, comment.value) is not None
 
 
 def _joined(held: Sequence[cst.EmptyLine], lines: Sequence[cst.EmptyLine]) -> list[cst.EmptyLine]:

@@ -150,31 +150,50 @@ class Conditions:
 
     # -- guards --------------------------------------------------------------------------------
 
-    def is_guard(self, test: cst.BaseExpression) -> bool:
+    def is_guard(self, test: cst.BaseExpression, loop: cst.For) -> bool:
         """A test that only keeps a broken or odd batch out.
 
         It asks for nan or inf, for a gradient norm too large, for None, for a type, or for how many
-        rows a batch has. A test joined of several is one only where all its parts are.
+        rows the batch has. A test joined of several is one only where all its parts are.
         """
         if isinstance(test, cst.UnaryOperation) and isinstance(test.operator, cst.Not):
-            return self.is_guard(test.expression)
+            return self.is_guard(test.expression, loop)
         if isinstance(test, cst.BooleanOperation):
-            return self.is_guard(test.left) and self.is_guard(test.right)
+            return self.is_guard(test.left, loop) and self.is_guard(test.right, loop)
         if isinstance(test, cst.Comparison):
             operators = [c.operator for c in test.comparisons]
             if isinstance(operators[0], (cst.Is, cst.IsNot)):
                 return literal_value(test.comparisons[0].comparator) is None
-            return any(self._measures(n) for n in walk(test)) or self._is_norm(test)
+            return any(self._measures(n, loop) for n in walk(test)) or self._is_norm(test)
         calls = [n for n in walk(test) if isinstance(n, cst.Call)]
         return any(self.tree.code(c.func).split(".")[-1] in (*_GUARDS, "isinstance") for c in calls)
 
-    def _measures(self, node: cst.CSTNode) -> bool:
-        """A number of rows: `len(batch)`, `x.shape[0]`, `x.size(0)`, `x.numel()`; or a nan test."""
-        if isinstance(node, cst.Attribute):
-            return node.attr.value == "shape"
+    def _measures(self, node: cst.CSTNode, loop: cst.For) -> bool:
+        """The rows of this batch (`len(batch)`, `x.shape[0]`, `x.size(0)`), or a nan test."""
+        if isinstance(node, cst.Attribute) and node.attr.value == "shape":
+            return self._is_of_batch(node.value, loop)
         if isinstance(node, cst.Call):
-            return self.tree.code(node.func).split(".")[-1] in ("len", "size", "numel", *_GUARDS)
+            name = self.tree.code(node.func).split(".")[-1]
+            if name in ("size", "numel") and isinstance(node.func, cst.Attribute):
+                return self._is_of_batch(node.func.value, loop)
+            if name == "len" and len(node.args) == 1:
+                return self._is_of_batch(node.args[0].value, loop)
+            return name in _GUARDS
         return False
+
+    def _is_of_batch(self, node: cst.BaseExpression, loop: cst.For) -> bool:
+        """A name that every batch binds anew; not a list that grows over batches."""
+        while isinstance(node, (cst.Subscript, cst.Attribute)):
+            node = node.value
+        variable = self.names.variable(node)
+        found = self.names.assignments.get(variable, ()) if variable is not None else ()
+        if not found and variable is not None and isinstance(variable.scope, cst.FunctionDef):
+            return True  # a parameter of the function that makes one step
+        return bool(found) and all(
+            a.kind != "augment"
+            and (a.statement is loop or self.tree.is_within(a.statement, loop.body))
+            for a in found
+        )
 
     def _is_norm(self, test: cst.Comparison) -> bool:
         for node in walk(test):
@@ -420,6 +439,8 @@ class Conditions:
         if not (isinstance(test, cst.Comparison) and len(test.comparisons) == 1):
             return None
         target = test.comparisons[0]
+        if isinstance(target.operator, cst.Equal) and not isinstance(target.comparator, cst.Integer):
+            return None  # a limit of 0 or -1, the usual "no limit", is never met
         index = self._index(test.left, loop, epoch_loop, test)
         late = isinstance(target.operator, cst.GreaterThan)
         if index is None or not (

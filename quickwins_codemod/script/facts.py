@@ -117,13 +117,14 @@ class Boundary:
 class Loop:
     """A `for` loop with the number of its iterations.
 
-    resumes: it starts at a variable, so a run may take up where another ended.
+    done: the iterations that lie behind it where it starts at a variable, so that a run may take
+    up where another ended.
     """
 
     node: cst.CSTNode
     frame: int
     count: Count
-    resumes: bool = False
+    done: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ class Training:
     checkpoints: tuple[Checkpoint, ...] = ()
     restores: tuple[Restore, ...] = ()
     scheduler_restored: bool = False
+    sites: tuple[cst.Call, ...] = ()
     batch_logs: tuple[BatchLog, ...] = ()
     logs_rate: bool = False
     records: Records | None = None
@@ -208,6 +210,7 @@ class Training:
 class Script:
     """The model of one file.
 
+    is_test: the file's name says that it holds tests.
     foreign_steps: calls that step an optimizer which this file does not make, or does not name;
     and whether the class around the call also sets the rate.
     """
@@ -217,6 +220,7 @@ class Script:
     placing: Placing
     trainings: tuple[Training, ...]
     manager: Problem | None = None
+    is_test: bool = False
     foreign_steps: tuple[tuple[cst.Call, bool], ...] = ()
 
     def runtime_name(self, name: str) -> str:

@@ -15,11 +15,10 @@ import libcst as cst
 from quickwins_codemod.script.conditions import Conditions
 from quickwins_codemod.script.facts import Boundary, Count, Frame, Loop, Problem, Stepping
 from quickwins_codemod.script.names import Names
-from quickwins_codemod.script.neighbours import Neighbours
+from quickwins_codemod.script.neighbours import LOADER, Neighbours
 from quickwins_codemod.script.tree import LOOPS, Tree, statements_of, walk
 
 _PROGRESS = re.compile(r"(^|\.)(tqdm|trange|track|tqdm_notebook|progress_bar|ProgressBar)$")
-_LOADER = re.compile(r"(Data|Neighbor|Cluster|Batch|Graph)?Loader$")
 
 
 class Unclear(Exception):
@@ -192,7 +191,12 @@ class Loops:
             self._check_every_epoch(batch_node, epochs.node, frames)
         boundary, guards = self._boundary(slot, batches, epochs)
         batches, limit, stops = self._limited(batches, slot, epochs, boundary)
-        early = self._leaves(epochs.node, frames) if epochs is not None else []
+        if epochs is not None:
+            early = self._leaves(epochs.node, frames)
+        else:  # one loop over everything: leaving it after a step ends the run
+            last = self.tree.order[slot.leaves[-1]]
+            early = [s for s in stops if self.tree.order[s] > last]
+            stops = [s for s in stops if s not in early]
         return Stepping(
             frames=tuple(frames),
             sites=self.sites,
@@ -489,7 +493,7 @@ class Loops:
             )
             if found is not None and boundary.kind == "every":
                 boundary = found
-            elif found is None and self.conditions.is_guard(test):
+            elif found is None and self.conditions.is_guard(test, batches.node):
                 guards.append(test)
             else:
                 raise Unclear("condition", test, self.tree.code(test))
@@ -505,6 +509,8 @@ class Loops:
         stops, total = [], None
         for found in self._breaks(loop.node):
             outer = epochs.node if epochs is not None else None
+            if self._by_option(found):
+                continue
             limit = self.conditions.break_limit(found, loop.node, outer, slot.leaves[0])
             if limit is None:
                 stops.append(found)
@@ -521,6 +527,13 @@ class Loops:
             else:
                 raise Unclear("condition", bound, "break at " + self.tree.code(bound))
         return loop, total, stops
+
+    def _by_option(self, stop: cst.CSTNode) -> bool:
+        """`if args.dry_run: break`: a run of its own kind, asked for by hand."""
+        tested = next((a.test for a in self.tree.ancestors(stop) if isinstance(a, cst.If)), None)
+        return isinstance(tested, cst.Attribute) and not self._changes_within(
+            tested, next(a for a in self.tree.ancestors(stop) if isinstance(a, LOOPS))
+        )
 
     def _breaks_too(self, inner: cst.Break, loop: cst.CSTNode) -> bool:
         """The loop over epochs ends by the same test as the loop over batches."""
@@ -549,7 +562,8 @@ class Loops:
             for r in self.tree.all(cst.Return)
             if self.tree.is_within(r, loop.body) and self.tree.function(r) is function
         ]
-        return sorted([*self._breaks(loop), *returns], key=self.tree.order.__getitem__)
+        found = [s for s in (*self._breaks(loop), *returns) if not self._by_option(s)]
+        return sorted(found, key=self.tree.order.__getitem__)
 
     # -- numbers of iterations ----------------------------------------------------------------
 
@@ -561,7 +575,10 @@ class Loops:
             raise Unclear("epochs", node, self.tree.code(node.iter))
         starts = [a.value for a in iterated.args][:-1]
         resumes = bool(starts) and not isinstance(starts[0], cst.Integer)
-        return Loop(node, depth, self._range(iterated, depth, whole=True), resumes)
+        resumes = resumes and not self._reads_same(starts[0], iterated.args[1].value)
+        first = self._initial(starts[0]) if resumes else None
+        start = Count((starts[0], f" - {first}" if first else ""), depth) if resumes else None
+        return Loop(node, depth, self._range(iterated, depth, whole=True), start)
 
     def _loop(self, node: cst.For, depth: int) -> Loop:
         return Loop(node, depth, self._count(node.iter, depth, node))
@@ -612,6 +629,11 @@ class Loops:
     def _unwrapped(self, node: cst.BaseExpression, loop: cst.CSTNode) -> cst.BaseExpression:
         """Look through enumerate, progress bars, list() and names given to those."""
         for _ in range(8):
+            if isinstance(node, cst.IfExp):
+                arms = [self._unwrapped(arm, loop) for arm in (node.body, node.orelse)]
+                if self.tree.code(arms[0]) != self.tree.code(arms[1]):
+                    raise Unclear("unknown-length", node, self.tree.code(node))
+                return arms[0]
             if isinstance(node, cst.Call) and node.args and not self._is_range(node):
                 name = self.names.dotted(node.func) or self.tree.code(node.func)
                 if name in ("enumerate", "list", "tuple", "reversed", "sorted", "iter") or (
@@ -710,7 +732,10 @@ class Loops:
         """"sized" where len() is known to work, "iterable" where it is known to raise."""
         for call in (*self.names.creations(node), *self._in_dict(node)):
             name = self._constructor(call)
-            if not _LOADER.search(name):
+            owner = self.names.local_class(call.func)
+            if owner is not None and self.names.method(owner, "__len__") is not None:
+                return "sized"
+            if not LOADER.search(name):
                 continue
             data = call.args[0].value if call.args else None
             for made in self.names.creations(data) if data is not None else ():
@@ -775,7 +800,7 @@ class Loops:
         owner = self.names.local_class(call.func)
         if owner is not None:
             bases = [self.names.dotted(b.value) or "" for c in self.names.hierarchy(owner) for b in c.bases]
-            return next((b for b in bases if _LOADER.search(b)), "")
+            return next((b for b in bases if LOADER.search(b)), "")
         return self.names.dotted(call.func) or ""
 
     def _is_iterable_dataset(self, call: cst.Call) -> bool:
@@ -790,13 +815,15 @@ class Loops:
 
     def _annotated_loader(self, node: cst.CSTNode) -> bool:
         variable = self.names.variable(node)
-        if variable is None or not isinstance(variable.scope, cst.FunctionDef):
-            return False
-        return any(
-            p.annotation is not None and "DataLoader" in self.tree.code(p.annotation.annotation)
-            for p in (*variable.scope.params.params, *variable.scope.params.kwonly_params)
-            if p.name.value == variable.name
-        )
+        for wanted in {variable} | self._passed_as(variable):
+            if wanted is None or not isinstance(wanted.scope, cst.FunctionDef):
+                continue
+            parameters = (*wanted.scope.params.params, *wanted.scope.params.kwonly_params)
+            for p in parameters:
+                if p.name.value == wanted.name and p.annotation is not None:
+                    if re.search(r"\bDataLoader\b", self.tree.code(p.annotation.annotation)):
+                        return True
+        return False
 
     def _measured(self, node: cst.CSTNode) -> bool:
         """The script itself takes len() of the same variable somewhere."""

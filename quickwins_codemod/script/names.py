@@ -230,14 +230,14 @@ class Names:
                     self._bind_local(scope, target.value)
         self._collect_imports()
         self._resolved.clear()  # every local name is known from here on
-        for target, value, statement, kind, index in flat:
-            variable = self.variable(target)
-            if variable is not None:
-                self._bind(Assignment(variable, value, statement, target, index, kind))
         for node in tree.all(cst.FunctionDef):
             self.functions[Variable(self._home(node), node.name.value)] = node
         for node in tree.all(cst.ClassDef):
             self.classes[Variable(self._home(node), node.name.value)] = node
+        for target, value, statement, kind, index in flat:
+            variable = self.variable(target)
+            if variable is not None:
+                self._bind(Assignment(variable, value, statement, target, index, kind))
 
     def _bind(self, assignment: Assignment) -> None:
         self.assignments.setdefault(assignment.variable, []).append(assignment)

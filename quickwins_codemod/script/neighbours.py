@@ -14,7 +14,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-LOADER = re.compile(r"(^|[._])(\w*Loader)$")
+#: Loaders that are known to have a length. A name alone proves nothing: dgl's DistNodeDataLoader
+#: and webdataset's WebLoader have none.
+LOADER = re.compile(
+    r"^(torch\.utils\.data\.(dataloader\.)?DataLoader"
+    r"|torch_geometric\.(loader|data)\.(\w+\.)?\w*Loader"
+    r"|dgl\.dataloading\.(DataLoader|GraphDataLoader|NodeDataLoader|EdgeDataLoader)"
+    r"|monai\.data\.(\w+\.)?DataLoader)$"
+)
 
 
 class Neighbours:
@@ -78,6 +85,19 @@ class _Module:
     def __init__(self, body: list[ast.stmt]) -> None:
         self.functions = {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
         self.classes = {n.name: n for n in body if isinstance(n, ast.ClassDef)}
+        self.imports: dict[str, str] = {}
+        for node in body:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    plain = alias.name if alias.asname else alias.name.split(".")[0]
+                    self.imports[alias.asname or plain] = plain
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                for alias in node.names:
+                    self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+
+    def _dotted(self, node: ast.expr) -> str:
+        head, dot, rest = ast.unparse(node).partition(".")
+        return self.imports.get(head, head) + dot + rest
 
     def loader(self, name: str, index: int | None, attribute: str | None) -> str | None:
         if attribute is None:
@@ -115,7 +135,7 @@ class _Module:
     def _kind(self, value: ast.expr | None, function: ast.FunctionDef, depth: int = 0) -> str | None:
         if isinstance(value, ast.Call):
             name = ast.unparse(value.func)
-            if LOADER.search(name) and name.rpartition(".")[2] not in self.classes:
+            if LOADER.match(self._dotted(value.func)):
                 return "iterable" if self._iterates(value, function) else "sized"
             inner = self.functions.get(name)
             return self._returned(inner, None) if inner is not None and depth < 4 else None

@@ -9,7 +9,7 @@ import libcst as cst
 
 from quickwins_codemod.script.conditions import literal_value
 from quickwins_codemod.script.facts import Optimizer, Scheduler, Use
-from quickwins_codemod.script.names import Names, Variable
+from quickwins_codemod.script.names import Assignment, Names, Variable
 from quickwins_codemod.script.neighbours import Neighbours
 from quickwins_codemod.script.tree import Tree, walk
 
@@ -43,13 +43,12 @@ class Optimizers:
 
     def find(self) -> list[Optimizer]:
         """Every optimizer of the module, one for each variable that is bound to one."""
-        by_variable: dict[Variable, list[tuple[cst.Call, cst.CSTNode]]] = {}
+        by_variable: dict[Variable, list[tuple[cst.Call, Assignment]]] = {}
         for call in self.tree.all(cst.Call):
-            if not self.is_optimizer(call):
-                continue
-            bound = self._bound_to(call)
-            if bound is not None:
-                by_variable.setdefault(bound[0], []).append((call, bound[1]))
+            if self.is_optimizer(call):
+                bound = self._bound_to(call)
+                if bound is not None:
+                    by_variable.setdefault(bound.variable, []).append((call, bound))
         found = []
         for variable, made in by_variable.items():
             calls = tuple(call for call, _ in made)
@@ -57,48 +56,27 @@ class Optimizers:
             found.append(
                 Optimizer(
                     creations=calls,
-                    statement=self.tree.statement(calls[0]),
+                    statement=made[0][1].statement,
                     variable=variable,
-                    reference=self.tree.code(made[0][1]),
+                    reference=self.tree.code(made[0][1].target),
                     class_name=kinds.pop() if len(kinds) == 1 else "",
                 )
             )
         return found
 
-    def _bound_to(self, call: cst.Call) -> tuple[Variable, cst.CSTNode] | None:
-        """The variable a creating call is assigned to, through conditional expressions."""
-        for ancestor in self.tree.ancestors(call):
-            if isinstance(ancestor, (cst.Assign, cst.AnnAssign, cst.NamedExpr)):
-                targets = (
-                    [t.target for t in ancestor.targets]
-                    if isinstance(ancestor, cst.Assign)
-                    else [ancestor.target]
-                )
-                for target in targets:
-                    variable = self.names.variable(target)
-                    if variable is not None and call in self.names.creations(ancestor.value):
-                        return variable, target
-                return self._in_tuple(call, ancestor)
-            if isinstance(ancestor, cst.Return):
-                return self._returned_to(call, ancestor)
-            if isinstance(ancestor, (cst.Call, cst.BaseCompoundStatement)):
-                return None
-        return None
-
-    def _in_tuple(self, call: cst.Call, statement: cst.CSTNode) -> tuple[Variable, cst.CSTNode] | None:
-        for variable, assignments in self.names.assignments.items():
-            for a in assignments:
-                if a.statement is statement and a.value is call:
-                    return variable, a.target
-        return None
-
-    def _returned_to(self, call: cst.Call, _: cst.Return) -> tuple[Variable, cst.CSTNode] | None:
-        """`return Adam(...)`: the first variable that a caller binds the result to."""
-        for variable, assignments in self.names.assignments.items():
-            for a in assignments:
-                if a.value is not None and call in self.names.creations(a.value, a.index):
-                    return variable, a.target
-        return None
+    def _bound_to(self, call: cst.Call) -> Assignment | None:
+        """The assignment that names what a call made: in its own statement, or in a caller's."""
+        statement = self.tree.statement(call)
+        found = [
+            a
+            for assignments in self.names.assignments.values()
+            for a in assignments
+            if a.value is not None and call in self.names.creations(a.value, a.index)
+        ]
+        here = [a for a in found if a.statement is statement]
+        if here or not isinstance(statement, cst.Return):
+            return here[0] if here else None
+        return min(found, key=lambda a: self.tree.order[a.statement], default=None)
 
     def is_optimizer(self, call: cst.Call) -> bool:
         """Whether a call makes an optimizer: torch's, a known package's, or the file's own."""
@@ -244,8 +222,8 @@ class Optimizers:
         return Scheduler(
             creation=call,
             statement=self.tree.statement(call),
-            variable=bound[0] if bound else None,
-            reference=self.tree.code(bound[1]) if bound else "",
+            variable=bound.variable if bound else None,
+            reference=self.tree.code(bound.target) if bound else "",
             class_name=self.class_name(call),
             dotted=dotted,
             custom=self.names.local_class(call.func),
@@ -376,6 +354,19 @@ class Optimizers:
             sources += self.names.parameter_values(variable.scope, variable.name)
         return any(self._is_group_of(s, made, depth + 1) for s in sources)
 
+    def _reaches(self, node: cst.BaseExpression, made: frozenset[cst.Call]) -> bool:
+        """The optimizer itself, its param_groups, or one of them; not a value read from one."""
+        if self.names.creations(node) & made:
+            return True
+        if isinstance(node, cst.Subscript):
+            index = node.slice[0].slice
+            if isinstance(index, cst.Index) and isinstance(index.value, cst.SimpleString):
+                return False
+            node = node.value
+        if isinstance(node, cst.Attribute) and node.attr.value == "param_groups":
+            return bool(self.names.creations(node.value) & made)
+        return False
+
     # -- optimizers that leave the file -----------------------------------------------------------
 
     def handed_on(
@@ -387,7 +378,7 @@ class Optimizers:
         """
         made = frozenset(optimizer.creations)
         for call in self.tree.all(cst.Call):
-            given = [a.value for a in call.args if self.names.creations(a.value) & made]
+            given = [a for a in call.args if self._reaches(a.value, made)]
             if not given or self.names.callee(call) is not None or call in made:
                 continue
             code = self.tree.code(call.func)

@@ -466,6 +466,24 @@ class Placing:
             return []
         return [(p.name.value, p.default is not None) for p in all_parameters(function.params)]
 
+    def is_parameter(self, node: cst.BaseExpression, function: cst.CSTNode) -> bool:
+        """Whether an expression is what a function was given, and not set by itself."""
+        variable = self.names.variable(node)
+        return variable is not None and variable.scope is function and any(
+            name == variable.name for name, _ in self.parameters(function)
+        )
+
+    def is_test(self, node: cst.CSTNode) -> bool:
+        """Whether a node stands in a test function or a TestCase."""
+        for ancestor in self.tree.ancestors(node):
+            if isinstance(ancestor, cst.FunctionDef) and ancestor.name.value.startswith("test_"):
+                return True
+            if isinstance(ancestor, cst.ClassDef) and any(
+                self.tree.code(base.value).endswith("TestCase") for base in ancestor.bases
+            ):
+                return True
+        return False
+
     def existence_guard(self, value: cst.CSTNode) -> str | None:
         """The test in `x.state_dict() if "x" in locals() else None`."""
         return self.tree.code(value.test) if isinstance(value, cst.IfExp) else None

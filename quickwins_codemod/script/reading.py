@@ -26,6 +26,8 @@ _MANAGERS = {
     "Horovod": re.compile(r"^horovod\.torch\.DistributedOptimizer$"),
 }
 
+_TEST_FILE = re.compile(r"^test_.*\.py$|_test\.py$|^conftest\.py$")
+
 
 def read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
     """Build the model of one file; neighbours answer for what it imports from its repository."""
@@ -45,6 +47,7 @@ def read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
         Placing(tree, names),
         trainings,
         _manager(tree, names),
+        neighbours is not None and bool(_TEST_FILE.search(neighbours.script.name)),
         tuple((step, finder.sets_rate_itself(step)) for step in foreign),
     )
 
@@ -70,6 +73,7 @@ def _training(
         optimizer=optimizer,
         schedulers=tuple(schedulers),
         stepping=stepping,
+        sites=tuple(sites),
         manual_rates=tuple(finder.manual_rates(optimizer, schedulers)),
         handed_on=finder.handed_on(optimizer, neighbours),
         checkpoints=tuple(records.checkpoints()),

@@ -12,7 +12,7 @@ from quickwins_codemod.script.facts import BatchLog, Checkpoint, RateComparison,
 from quickwins_codemod.script.names import Names
 from quickwins_codemod.script.tree import Tree, walk
 
-_LOG_METHOD = re.compile(r"^(log|log_\w+|add_scalars)$")
+_LOG_METHOD = re.compile(r"^(log|log_\w+)$")
 _RATE_KEY = re.compile(r"(^|[/_.\-])(lr|learning[_\- ]?rate)s?($|[/_.\-])", re.IGNORECASE)
 
 
