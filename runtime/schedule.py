@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import warnings
+import weakref
 from typing import Any, Mapping, Sequence
 
 from torch import Tensor
@@ -233,6 +234,16 @@ class OneCycle(OneCycleLR):
                 optimizer._quickwins_steps = 0
             except AttributeError:
                 pass  # a subclass that never calls Optimizer.__init__ has no hooks
+        scheduler = weakref.ref(self)  # the optimizer must not keep a finished schedule alive
+
+        def set_rates_again(_: Any) -> None:
+            found = scheduler()
+            if found is not None:
+                found._move_to(found.last_epoch)
+
+        if hasattr(optimizer, "_quickwins_steps"):  # it has hooks
+            # A loaded state brings the rates of its own last step, which is not where this run is.
+            optimizer.register_load_state_dict_post_hook(set_rates_again)
         self._idle_calls = 0
         self._steps_noted: int | None = None
         self._optimizer_has_stepped()  # what it did before now does not count

@@ -646,7 +646,7 @@ def test_an_old_optimizer_state_loaded_after_construction(with_cosine):
     scheduler = OneCycle(optimizer, total_steps=40)
     train(optimizer, scheduler, 5)
     optimizer.load_state_dict(state)
-    assert "onecycle_base_lr" not in optimizer.param_groups[0]
+    assert rates_of(optimizer) == [pytest.approx(expected(5, 40, 0.03))]
     train(optimizer, scheduler, 1)
     assert rates_of(optimizer) == [pytest.approx(expected(6, 40, 0.03))]
     again = OneCycle(optimizer, total_steps=40)
@@ -730,3 +730,26 @@ def test_the_runtime_is_python_3_9_and_imports_only_itself_and_torch(path):
         for name in names:
             top = name.partition(".")[0]
             assert top in {"torch", "numpy", "wandb"} or top in sys.stdlib_module_names, name
+
+
+def test_a_loaded_optimizer_state_does_not_bring_the_rate_of_its_own_last_step():
+    finished = sgd(1e-3)
+    train(finished, OneCycle(finished, total_steps=20), 20)
+    optimizer = sgd(1e-3)
+    scheduler = OneCycle(optimizer, total_steps=20)
+    optimizer.load_state_dict(finished.state_dict())
+    rates = train(optimizer, scheduler, 20)
+    assert rates == pytest.approx([expected(step, 20, 3e-3) for step in range(20)])
+
+
+def test_steps_are_those_of_torch_schedulers_for_tools_that_count_them(monkeypatch):
+    calls = []
+    original = torch.optim.lr_scheduler.LRScheduler.step
+    monkeypatch.setattr(
+        torch.optim.lr_scheduler.LRScheduler,
+        "step",
+        lambda self, *a: (calls.append(self.last_epoch), original(self, *a))[1],
+    )
+    optimizer = sgd(1e-3)
+    train(optimizer, OneCycle(optimizer, total_steps=12), 12)
+    assert calls[-11:] == list(range(11))
