@@ -6,8 +6,9 @@ replaced whole (constructor, steps, parts of a SequentialLR, imports) or not at 
 for a tenth of the run to its peak and falls along a cosine to almost nothing at the last step.
 `OneCycle` is a subclass of `torch.optim.lr_scheduler.OneCycleLR`, so it works where that does; it
 leaves momentum and betas as they are, stands still where GradScaler skipped a step, and stays at
-its last rate after the end. Checkpoints that save the optimizer save the schedule too. Where the
-script logs a dict for each batch, the rate joins it.
+its last rate after the end. Checkpoints that save the optimizer save the schedule too, and a run
+that goes on at a later epoch goes on there in the cycle. Where the script logs a dict for each
+batch, the rate joins it.
 
 Why: the peak is 3 times the optimizer's own rate, since a peak of 1 time trained worse than no
 schedule. NDCG@10 on MovieLens-100k, 20 epochs, against the same loop with a constant rate:
@@ -57,7 +58,8 @@ from the source. That optimizer then stays as it is; others in the file are stil
     the old schedule does more       QW121, QW122, QW124, QW127
     its peak cannot be read          QW123
     a schedule has no use            QW125
-    a resumed run would go wrong     QW126
+    a test, not a training run       QW130
+    a partner in the loop is refused QW131
     a framework owns the loop        QW004
 
 Options: as flags, or with the same names under `[tool.quickwins.onecycle]`.
@@ -245,10 +247,10 @@ QW114 the number of batches is not known
                      ...
                      optimizer.step()
 
-    What to do: if it has a length, say so: annotate the parameter with `DataLoader` in the
-    function that loops over it, or take `len(loader)` anywhere in the file. A stream has none:
-    loop over `range(n)` and take `batch = next(stream)` inside, or build the schedule by hand from
-    the number of batches you train on.
+    What to do: if it has a length, say so: annotate the parameter with `DataLoader`, or take
+    `len(loader)` anywhere in the file. A stream has none: loop over `range(n)` and take
+    `batch = next(stream)` inside, or build the schedule by hand from the number of batches you
+    train on.
 
 QW115 the condition of the step is not known
     What it does: this optimizer keeps its schedule, or stays without one.
@@ -335,8 +337,9 @@ QW118 the epochs are not a range
 QW119 no place to build the schedule
     What it does: this optimizer keeps its schedule, or stays without one.
 
-    Why: no line has the optimizer, the number of epochs and the loader together, or the name of
-    the schedule is taken in the function that would receive it.
+    Why: no line has the optimizer, the number of epochs and the loader together; or the name of
+    the schedule is taken in the function that would receive it; or the step is in a base class
+    that other classes may share.
 
     Example:
 
@@ -355,7 +358,7 @@ QW119 no place to build the schedule
         +    run(model, optimizer, loader)
 
     What to do: make the loader before the optimizer and pass it, or make the optimizer where the
-    loader is. If a name is taken, rename it.
+    loader is, in the class that has the loop. If a name is taken, rename it.
 
 QW120 the rate is set by hand
     What it does: this optimizer keeps its schedule, or stays without one.
@@ -477,28 +480,6 @@ QW125 LBFGS
 
     What to do: nothing.
 
-QW126 state is loaded too early
-    What it does: this optimizer keeps its schedule, or stays without one.
-
-    Why: building a schedule sets the optimizer's rates. Built after the state was loaded, it would
-    overwrite the rate of a resumed run, and it cannot be built before: the loader or the number of
-    epochs is only known further down.
-
-    Example:
-
-        +loader = DataLoader(dataset, batch_size=64)
-         optimizer = optim.Adam(model.parameters(), lr=1e-3)
-         checkpoint = torch.load(args.resume)
-         optimizer.load_state_dict(checkpoint["optimizer"])
-        -loader = DataLoader(dataset, batch_size=64)
-         for epoch in range(checkpoint["epoch"], epochs):
-             for batch in loader:
-                 ...
-                 optimizer.step()
-
-    What to do: make the loader above the optimizer (or above the old schedule, and that above the
-    load), and run again.
-
 QW127 the schedule has no name of its own
     What it does: the schedule stays as it is.
 
@@ -565,10 +546,41 @@ QW129 the optimizer is handed to another file
     its rate, take that out of it, or build the schedule by hand.
 
 QW130 this is a test
-    this is a test.
+    What it does: this optimizer keeps its schedule, or stays without one.
+
+    Why: it is made in a test: a function `test_...`, a TestCase, or a file `test_*.py`, `*_test.py`
+    or `conftest.py`. A test of a schedule must keep it, and the others train too short for one.
+
+    Example:
+
+        def test_training():
+            optimizer = optim.Adam(model.parameters(), lr=1e-3)
+            for epoch in range(2):
+                for batch in loader:
+                    ...
+                    optimizer.step()
+
+    What to do: nothing. If it is a training run all the same, rename it.
 
 QW131 a partner in the loop cannot get a cycle
-    a partner.
+    What it does: this optimizer keeps its schedule, or stays without one.
+
+    Why: two optimizers step in one loop, as in a GAN, and the other one was refused. One with a
+    cycle beside one without would change the balance between the two.
+
+    Example:
+
+         opt_d = optim.Adam(critic.parameters(), lr=2e-4)
+         opt_g = optim.Adam(generator.parameters(), lr=2e-4)
+         for epoch in range(epochs):
+             for i, batch in enumerate(loader):
+                 ...
+                 opt_d.step()
+        -        if should_step(i):
+        +        if (i + 1) % 5 == 0:
+                     opt_g.step()
+
+    What to do: see what is said of the other one and mend that; then both get theirs.
 
 QW150 early stopping cuts the cycle
     What it does: the script is rewritten; the `break` stays.
@@ -611,8 +623,9 @@ QW151 some batches may not step
 QW152 a checkpoint lacks the schedule
     What it does: the script is rewritten; this checkpoint is saved or loaded as before.
 
-    Why: the optimizer's state is saved or loaded where the schedule cannot be reached. A run that
-    is resumed from it starts its cycle anew: the rate jumps, and does not get down to the end.
+    Why: the optimizer's state is saved where the schedule cannot be reached, or a run that starts
+    at a later epoch cannot be told where in the cycle that is. Resumed, it starts its cycle anew:
+    the rate jumps, and does not get down to the end.
 
     Example:
 
@@ -628,8 +641,8 @@ QW152 a checkpoint lacks the schedule
                 save(model, optimizer)
 
     What to do: nothing, if you never resume. Else pass the schedule to that function, save
-    `scheduler.state_dict()` beside the optimizer's, and call `scheduler.load_state_dict(...)`
-    after `optimizer.load_state_dict(...)`.
+    `scheduler.state_dict()` beside the optimizer's, and load it after the optimizer's. Or call
+    `scheduler.resume_at(optimizer steps done)` before the loop over epochs.
 
 QW153 an option shapes the schedule no longer
     What it does: the script is rewritten; the option stays, so that old command lines still run.
