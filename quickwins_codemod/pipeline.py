@@ -113,8 +113,9 @@ def _compiles(text: str) -> None:
             warnings.simplefilter("ignore")
             ast.parse(text)
     except SyntaxError as error:
+        code = "QW006" if str(error.msg).startswith("too many") else "QW001"
         raise SourceError(
-            "QW001", f"cannot be parsed: {error.msg}", error.lineno or 1, error.offset or 1
+            code, f"cannot be parsed: {error.msg}", error.lineno or 1, error.offset or 1
         ) from None
     except (RecursionError, MemoryError):
         raise SourceError("QW006", "is nested deeper than Python's parser can follow") from None

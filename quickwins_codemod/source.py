@@ -48,7 +48,9 @@ def decode(path: Path, data: bytes) -> Source:
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     except SyntaxError as error:
-        raise SourceError("QW002", str(error.msg)) from None
+        # tokenize reads the first two lines only, and says of a bad byte there no more than this.
+        line = 1 + (b"coding" not in data.split(b"\n", 1)[0] and b"coding" in data[:400])
+        raise SourceError("QW002", f"cannot be decoded: {error.msg}", line) from None
     body = data[len(codecs.BOM_UTF8) :] if encoding == "utf-8-sig" else data
     try:
         text = body.decode("utf-8" if encoding == "utf-8-sig" else encoding)

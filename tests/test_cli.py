@@ -101,7 +101,7 @@ def test_the_diff_goes_to_standard_output_and_the_summary_beside_it(here: Path) 
     done = quickwins(here, "diff", ".")
     assert done.stdout.startswith(b"diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n")
     assert b"To change" not in done.stdout and b"\x1b" not in done.stdout + done.stderr
-    assert b"QW901 made-up: old became new (line 1)" in done.stderr
+    assert b"a.py  QW901 old became new (line 1)" in done.stderr
     assert b"Next: quickwins apply .   # write it\n" in done.stderr
     assert (here / "a.py").read_text() == "old\n"
 
@@ -213,7 +213,7 @@ def test_apply_writes_and_a_second_run_finds_nothing(here: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert (here / "a.py").read_text() == "new\n"
     said = done.stdout.decode()
-    assert "Changed: 1 file\n  a.py\n" in said and "Added: quickwins_runtime/" in said
+    assert "Changed: 1 file\n  a.py  QW901 " in said and "Added: quickwins_runtime/" in said
     assert "Next: git add a.py quickwins_runtime/__init__.py" in said
     again = quickwins(here, "apply", ".")
     assert (again.returncode, b"nothing to change" in again.stdout) == (0, True)
@@ -225,7 +225,7 @@ def test_apply_leaves_unstaged_edits_alone(here: Path) -> None:
     write(here, a="old\n")
     done = quickwins(here, "apply", ".")
     assert done.returncode == 3
-    assert b"a.py:1:1 QW007 has changes that are not staged" in done.stdout
+    assert b"QW007 has changes that are not staged\n      a.py:1:1\n" in done.stdout
     assert ((here / "a.py").read_text(), (here / "b.py").read_text()) == ("old\n", "new\n")
     assert quickwins(here, "apply", ".", "--allow-dirty").returncode == 0
     assert (here / "a.py").read_text() == "new\n"
@@ -419,7 +419,7 @@ def test_a_file_that_breaks_us_does_not_stop_the_others(here: Path) -> None:
     write(here, a="old boom", b="old")
     done = quickwins(here, "apply", ".")
     assert done.returncode == 3 and done.stderr == b""
-    assert b"a.py:1:1 QW005 a defect of quickwins: KeyError: 'boom'" in done.stdout
+    assert b"QW005 a defect of quickwins: KeyError: 'boom'\n      a.py:1:1\n" in done.stdout
     assert (here / "b.py").read_text() == "new"
 
 

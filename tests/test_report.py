@@ -110,18 +110,20 @@ def test_the_closing_summary() -> None:
     steps = text.next_steps(ALL, "diff", lambda verb: f"quickwins {verb} .")
     assert text.summary(ALL, "diff", steps) == (
         "To change: 1 file\n"
-        "  two/train.py\n"
-        "      QW101 onecycle: ReduceLROnPlateau replaced by OneCycle (line 412)\n"
+        "  two/train.py  QW101 ReduceLROnPlateau replaced by OneCycle (line 412)\n"
         "To add: quickwins_runtime/ (1 file)\n"
         "Left alone: 1 site\n"
-        "  z.py:5:9 QW110 two optimizers\n"
+        "  QW110 two optimizers\n"
+        "      z.py:5:9\n"
         "      split it\n"
         "Look at: 1 warning\n"
-        "  two/train.py:7:9 QW150 early stopping\n"
+        "  QW150 early stopping\n"
+        "      two/train.py:7:9\n"
         "      raise the patience\n"
         "Done already: 1 site in 1 file\n"
         "Not processed: 1 file\n"
-        "  e.py:2:3 QW001 bad syntax\n"
+        "  QW001 bad syntax\n"
+        "      e.py:2:3\n"
         "168 Python files, 44 candidates: 1 to change, 1 to add, 1 left alone, 1 not processed.\n"
         "Next: quickwins apply .   # write it\n"
         "      quickwins explain QW110   # why, and what to do\n"
@@ -148,19 +150,28 @@ def test_the_summary_of_check_does_not_repeat_the_findings() -> None:
 
 def test_a_thing_done_several_times_is_said_once() -> None:
     many = outcome("a.py", "changed", *(verdict("applied", "QW101", n) for n in (9, 4)), after=b"x")
-    assert "QW101 onecycle: said (lines 4, 9)" in text.summary(result(many), "diff")
+    assert "a.py  QW101 said (lines 4, 9)" in text.summary(result(many), "diff")
 
 
-def test_a_long_list_is_cut_and_counted() -> None:
+def test_sites_are_listed_by_reason_and_counted() -> None:
     refused = [
         outcome(f"{n:03}.py", "refused", verdict("refused", f"QW11{n % 2}", hint="do it"))
-        for n in range(40)
+        for n in range(41)
     ]
     said = text.summary(result(*refused), "diff")
-    assert "and 25 more: QW110 (12), QW111 (13); `quickwins check` lists each" in said
-    assert said.count("do it\n") == 1, "a hint that neighbours share is said once"
-    assert said.count("\n") < 25
-    assert len(text.findings(result(*refused))) == 40
+    assert "Left alone: 41 sites\n  QW110 said\n      000.py:1:9, 002.py:1:9, 004.py:1:9 and 18 more\n" in said
+    assert said.count("do it\n") == 2, "a hint is said once for each reason"
+    assert said.count("\n") < 10
+    assert len(text.findings(result(*refused))) == 41
+
+
+def test_a_long_list_of_files_is_cut() -> None:
+    changed = [
+        outcome(f"{n:03}.py", "changed", verdict("applied", "QW101"), after=b"x") for n in range(40)
+    ]
+    said = text.summary(result(*changed), "diff")
+    assert "  and 25 more; `quickwins check` lists each\n" in said
+    assert said.count("\n") < 22
 
 
 # Terminals

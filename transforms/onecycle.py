@@ -841,6 +841,13 @@ def plan(script: Script, options: Options) -> Plan:
                 "build the schedule where the optimizer is made, and step it after this line",
             )
         found.append(Finding((verdict,)))
+    if not script.foreign_steps:
+        for call in script.unnamed:
+            refusal = _Refusal(
+                "QW127", call, "the optimizer made here has no name of its own, so its steps are not known",
+                "assign it to a variable and run again",
+            )
+            found.append(refusal.finding(script))
     return Plan(tuple(found))
 
 
@@ -1505,12 +1512,11 @@ class _Rewrite:
             names = " and ".join(dict.fromkeys(s.class_name for s in old))
             return self._say(
                 "applied", "QW101", old[-1].creation,
-                f"{names} replaced by OneCycle, stepped once per optimizer step",
+                f"{names} replaced by OneCycle",
             )
         return self._say(
             "applied", "QW102", self.optimizer.creations[0],
-            f"OneCycle added for {self.optimizer.class_name or 'the optimizer'}, "
-            "stepped once per optimizer step",
+            f"OneCycle added for {self.optimizer.class_name or 'the optimizer'}",
         )
 
     def _check_stops(self, stepping: Stepping) -> None:

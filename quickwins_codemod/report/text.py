@@ -15,8 +15,10 @@ from quickwins_codemod.report.terminal import Paint
 from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
 
 Command = Literal["diff", "check", "apply"]
-#: Longer lists are cut: what is read in ten seconds is one screen.
+#: Longer lists of files are cut: what is read in ten seconds is one screen.
 LIMIT = 15
+#: So many places of one reason are named; `quickwins check` lists each.
+PLACES = 3
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ def _changed(result: RunResult, command: Command, paint: Paint) -> list[str]:
     if changed:
         done = "Changed" if command == "apply" else "To change"
         lines.append(paint("head", f"{done}: {_many(len(changed), 'file')}"))
-        for outcome in changed:
-            lines.append(f"  {paint('good', one_line(outcome.path))}")
-            lines += [f"      {text}" for text in _grouped(outcome)]
+        shown = changed if len(changed) <= LIMIT + 2 else changed[:LIMIT]
+        for outcome in shown:
+            path, done = paint("good", one_line(outcome.path)), _done(outcome)
+            lines.append(f"  {path}  {'; '.join(done)}")
+        if len(shown) < len(changed):
+            lines.append(f"  and {len(changed) - len(shown)} more; `quickwins check` lists each")
     added = [outcome.path for outcome in result.with_status("added")]
     if added:
         done = "Added" if command == "apply" else "To add"
@@ -103,17 +108,16 @@ def _changed(result: RunResult, command: Command, paint: Paint) -> list[str]:
     return lines
 
 
-def _grouped(outcome: FileOutcome) -> list[str]:
+def _done(outcome: FileOutcome) -> list[str]:
     """Say each thing that was done to a file once, with all lines it was done at."""
-    places: dict[tuple[str, str, str], list[int]] = {}
+    places: dict[tuple[str, str], list[int]] = {}
     for verdict in outcome.verdicts:
         if verdict.status == "applied":
-            key = (verdict.code, verdict.rule, one_line(verdict.message))
-            places.setdefault(key, []).append(verdict.line)
+            places.setdefault((verdict.code, one_line(verdict.message)), []).append(verdict.line)
     return [
-        f"{code} {rule}: {message} ({'line' if len(at) == 1 else 'lines'} "
+        f"{code} {message} ({'line' if len(at) == 1 else 'lines'} "
         f"{', '.join(str(line) for line in sorted(at))})"
-        for (code, rule, message), at in places.items()
+        for (code, message), at in places.items()
     ]
 
 
@@ -138,25 +142,24 @@ def _failed(result: RunResult, paint: Paint) -> list[str]:
 
 
 def _listed(title: str, noun: str, sites: Sequence[Site], paint: Paint) -> list[str]:
+    """The sites by reason: each code once, with what it says, where, and what to do."""
     if not sites:
         return []
     lines = [f"{paint('head', title)}: {_many(len(sites), noun)}"]
-    shown = sites if len(sites) <= LIMIT + 2 else sites[:LIMIT]
-    for number, site in enumerate(shown):
-        verdict = site.verdict
-        lines.append(
-            f"  {paint('place', one_line(site.place))} {paint('note', verdict.code)} "
-            f"{one_line(verdict.message)}"
-        )
-        # Neighbours often share their hint; it is said once, after the last of them.
-        following = shown[number + 1].verdict.hint if number + 1 < len(shown) else None
-        if verdict.hint and verdict.hint != following:
-            lines.append(f"      {one_line(verdict.hint)}")
-    rest = sites[len(shown) :]
-    if rest:
-        codes = Counter(site.verdict.code for site in rest)
-        counted = ", ".join(f"{code} ({number})" for code, number in sorted(codes.items()))
-        lines.append(f"  and {len(rest)} more: {counted}; `quickwins check` lists each")
+    by_code: dict[str, list[Site]] = {}
+    for site in sites:
+        by_code.setdefault(site.verdict.code, []).append(site)
+    for code, found in sorted(by_code.items(), key=lambda item: (-len(item[1]), item[0])):
+        messages = dict.fromkeys(one_line(s.verdict.message) for s in found)
+        said = next(iter(messages)) + (", and the like" if len(messages) > 1 else "")
+        lines.append(f"  {paint('note', code)} {said}")
+        places = [paint("place", one_line(s.place)) for s in found]
+        rest = len(places) - PLACES if len(places) > PLACES + 1 else 0
+        named = places[:PLACES] if rest else places
+        lines.append(f"      {', '.join(named)}{f' and {rest} more' if rest else ''}")
+        hints = dict.fromkeys(one_line(s.verdict.hint) for s in found if s.verdict.hint)
+        if len(hints) == 1:
+            lines.append(f"      {next(iter(hints))}")
     return lines
 
 

@@ -213,6 +213,7 @@ class Script:
     is_test: the file's name says that it holds tests.
     foreign_steps: calls that step an optimizer which this file does not make, or does not name;
     and whether the class around the call also sets the rate.
+    unnamed: calls that make an optimizer and bind it to no name.
     """
 
     tree: Tree
@@ -222,6 +223,7 @@ class Script:
     manager: Problem | None = None
     is_test: bool = False
     foreign_steps: tuple[tuple[cst.Call, bool], ...] = ()
+    unnamed: tuple[cst.Call, ...] = ()
 
     def runtime_name(self, name: str) -> str:
         """What a name of the bundled runtime is called in this script."""

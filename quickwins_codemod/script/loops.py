@@ -805,7 +805,7 @@ class Loops:
 
     def _is_iterable_dataset(self, call: cst.Call) -> bool:
         owner = self.names.local_class(call.func)
-        if owner is None:
+        if owner is None or self.names.method(owner, "__len__") is not None:
             return False
         return any(
             (self.names.dotted(base.value) or "").endswith("IterableDataset")

@@ -78,6 +78,14 @@ class Optimizers:
             return here[0] if here else None
         return min(found, key=lambda a: self.tree.order[a.statement], default=None)
 
+    def unnamed(self) -> list[cst.Call]:
+        """Calls that make an optimizer which is bound to no name: its uses cannot be followed."""
+        return [
+            call
+            for call in self.tree.all(cst.Call)
+            if self.is_optimizer(call) and self._bound_to(call) is None
+        ]
+
     def is_optimizer(self, call: cst.Call) -> bool:
         """Whether a call makes an optimizer: torch's, a known package's, or the file's own."""
         if self._is_schedule_call(call):
@@ -383,7 +391,10 @@ class Optimizers:
                 continue
             code = self.tree.code(call.func)
             name = code.rpartition(".")[2]
-            if name in _READS or name == "step" or _HARMLESS.search(code):
+            speaks_of_steps = _RATE_WORDS.search(name) or re.search(r"step|train|fit|optimi", name)
+            if name in (*_READS, "step", "optimizer_step") or (
+                _HARMLESS.search(code) and not speaks_of_steps
+            ):
                 continue
             if self._is_schedule_call(call) or self.names.local_class(call.func) is not None:
                 continue
