@@ -1,0 +1,198 @@
+"""What the tests of the rewrites share: run one file, compare before and after, record training."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.machinery
+import re
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import recorder
+
+from quickwins_codemod import bundle, pipeline
+from quickwins_codemod.settings import Settings
+from quickwins_codemod.transform import all_transforms
+from quickwins_codemod.verdict import FileOutcome
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+PAIRS = FIXTURES / "pairs" / "onecycle"
+REFUSED = FIXTURES / "refused" / "onecycle"
+SAMPLE = FIXTURES / "recsys"
+
+_SCHEDULE_WORDS = re.compile(r"sched|lr\b|_lr|LR|rate|warm|anneal|cosine|plateau|decay|OneCycle", re.I)
+
+
+def look_at(source: str | bytes, folder: Path, name: str = "train.py", **options) -> FileOutcome:
+    """What the tool says of one file that stands alone in a folder; options are OneCycle's."""
+    path = folder / name
+    path.write_bytes(source if isinstance(source, bytes) else source.encode())
+    rules = {
+        t.rule: t.options_type(**(options if t.rule == "onecycle" else {}))
+        for t in all_transforms()
+    }
+    context = pipeline.Context(folder.resolve(), folder.resolve(), Settings(rules=rules))
+    outcome = pipeline.process(path.resolve(), context)
+    if outcome is None:
+        return FileOutcome(name, "unchanged", before=path.read_bytes())
+    return outcome
+
+
+def codes(outcome: FileOutcome, *statuses: str) -> list[str]:
+    """The codes of the verdicts with one of these statuses (any, where none is given)."""
+    return [v.code for v in outcome.verdicts if not statuses or v.status in statuses]
+
+
+def new_text(outcome: FileOutcome) -> str:
+    assert outcome.after is not None, [f"{v.line}: {v.code} {v.message}" for v in outcome.verdicts]
+    return outcome.after.decode()
+
+
+def assert_rewritten(source: str | bytes, folder: Path, **options) -> FileOutcome:
+    """A file is rewritten, and the new text compiles, is complete, and strays from nothing.
+
+    Complete: a second run changes nothing, and says `already` of every schedule that the first
+    run applied. Every line that is gone spoke of the schedule, or is back with more on it.
+    """
+    outcome = look_at(source, folder, **options)
+    said = [f"{v.line}: {v.code} {v.message}" for v in outcome.verdicts]
+    assert outcome.status == "changed", said
+    assert outcome.before is not None and outcome.after is not None
+    compile(outcome.after, "train.py", "exec", dont_inherit=True)
+    stray = _strays(outcome.before, outcome.after)
+    assert not stray, stray
+
+    again = look_at(outcome.after, folder, **options)
+    assert again.after is None, again.diff()
+    assert len(codes(again, "already")) >= len(codes(outcome, "applied")), again.verdicts
+    return outcome
+
+
+def _strays(before: bytes, after: bytes) -> list[str]:
+    """Lines that are gone although they did not speak of a schedule."""
+    old, new = (re.split("\r\n|\r|\n", text.decode("latin-1")) for text in (before, after))
+    statements = [n for n in ast.walk(ast.parse(before)) if isinstance(n, ast.stmt)]
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    found = []
+    for tag, start, end, new_start, new_end in matcher.get_opcodes():
+        for number in range(start + 1, end + 1) if tag in ("replace", "delete") else ():
+            text = old[number - 1].strip()
+            back = any(_is_contained(text, line) for line in new[new_start:new_end])
+            if text and not back and not _is_about_schedule(number, statements, old):
+                found.append(f"line {number}: {text}")
+    return found
+
+
+def _is_about_schedule(number: int, statements: list[ast.stmt], lines: list[str]) -> bool:
+    """Whether the smallest statement on a line is; an `if` is where all that stands in it is."""
+    around = [s for s in statements if s.lineno <= number <= (s.end_lineno or 0)]
+    if not around or lines[number - 1].lstrip().startswith("#"):
+        return bool(_SCHEDULE_WORDS.search(lines[number - 1]))
+    smallest = min(around, key=lambda s: (s.end_lineno or 0) - s.lineno)
+    inner = [s for s in ast.walk(smallest) if isinstance(s, ast.stmt) and s is not smallest]
+    return all(
+        _SCHEDULE_WORDS.search("\n".join(lines[s.lineno - 1 : s.end_lineno]))
+        for s in inner or [smallest]
+    )
+
+
+def _is_contained(text: str, line: str) -> bool:
+    """Whether a line has all the characters of a text, in its order."""
+    rest = iter(line)
+    return all(character in rest for character in text)
+
+
+# -- training ----------------------------------------------------------------------------------
+
+
+def place_runtime(folder: Path) -> Path:
+    """Put the bundled runtime into a folder, as `quickwins apply` would."""
+    for outcome in bundle.plan(folder.resolve(), folder.resolve()):
+        target = folder / outcome.path
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(outcome.after or b"")
+    return folder
+
+
+def _stub_tqdm() -> types.ModuleType:
+    """A stand-in for the progress bar, which the tests do not want to install."""
+
+    class tqdm:  # noqa: N801
+        def __init__(self, iterable=None, *args, **kwargs):
+            self.iterable = iterable
+
+        def __iter__(self):
+            return iter(self.iterable)
+
+        def __len__(self):
+            return len(self.iterable)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def set_postfix(self, *args, **kwargs):
+            return None
+
+    module = types.ModuleType("tqdm")
+    module.__spec__ = importlib.machinery.ModuleSpec("tqdm", None)  # torch asks for it
+    module.tqdm = tqdm
+    module.trange = lambda *bounds, **kwargs: tqdm(range(*bounds))
+    return module
+
+
+def train(path: Path, runtime: Path | None = None) -> recorder.Record:
+    """Run a script in this process and return what its optimizers did."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    saved_path, saved_argv, saved_modules = sys.path[:], sys.argv, dict(sys.modules)
+    sys.argv = [str(path)]
+    sys.modules.setdefault("tqdm", _stub_tqdm())
+    if runtime is not None:
+        sys.path.insert(0, str(runtime))
+    try:
+        with recorder.recording() as record:
+            runpy.run_path(str(path), run_name="__main__")
+    finally:
+        sys.path[:], sys.argv = saved_path, saved_argv
+        for name in set(sys.modules) - set(saved_modules):
+            if name.partition(".")[0] in (bundle.PACKAGE, "tqdm"):
+                del sys.modules[name]
+    return record
+
+
+def assert_one_cycle(run: recorder.Run, factor: float | None = 3.0, complete: bool = True) -> None:
+    """One optimizer's run was exactly one cycle: one schedule, stepped as often as the optimizer.
+
+    factor: the peak as a multiple of each group's own rate; None where the schedule has a peak of
+    its own. complete: every planned step happened.
+    """
+    assert [s["class"] for s in run.schedules] == ["OneCycle"]
+    total = run.schedules[0]["total_steps"]
+    if complete:
+        assert len(run.rates) == total
+        assert run.schedules[0]["last_step"] == total - 1
+    else:
+        assert len(run.rates) <= total
+    assert_follows_cycle(run.rates, total, [factor and factor * lr for lr in run.made_with])
+
+
+def assert_follows_cycle(rates: list[list[float]], total: int, peaks: list[float | None]) -> None:
+    import pytest
+
+    for group, peak in enumerate(peaks):
+        curve = [step[group] for step in rates]
+        peak = peak or max(curve)
+        expected = [recorder.one_cycle_rate(step, total, peak) for step in range(len(curve))]
+        assert curve == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        if len(curve) == total and total >= 10:
+            assert curve[0] < 0.05 * peak
+            assert curve[-1] < 0.001 * peak
+            assert 0.05 * total <= curve.index(max(curve)) + 1 <= 0.3 * total
