@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.machinery
 import re
 import runpy
 import sys
-import types
 from pathlib import Path
 
 import recorder
@@ -117,35 +115,6 @@ def place_runtime(folder: Path) -> Path:
     return folder
 
 
-def _stub_tqdm() -> types.ModuleType:
-    """A stand-in for the progress bar, which the tests do not want to install."""
-
-    class tqdm:  # noqa: N801
-        def __init__(self, iterable=None, *args, **kwargs):
-            self.iterable = iterable
-
-        def __iter__(self):
-            return iter(self.iterable)
-
-        def __len__(self):
-            return len(self.iterable)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-        def set_postfix(self, *args, **kwargs):
-            return None
-
-    module = types.ModuleType("tqdm")
-    module.__spec__ = importlib.machinery.ModuleSpec("tqdm", None)  # torch asks for it
-    module.tqdm = tqdm
-    module.trange = lambda *bounds, **kwargs: tqdm(range(*bounds))
-    return module
-
-
 def train(path: Path, runtime: Path | None = None) -> recorder.Record:
     """Run a script in this process and return what its optimizers did."""
     import torch
@@ -154,7 +123,6 @@ def train(path: Path, runtime: Path | None = None) -> recorder.Record:
     torch.manual_seed(0)
     saved_path, saved_argv, saved_modules = sys.path[:], sys.argv, dict(sys.modules)
     sys.argv = [str(path)]
-    sys.modules.setdefault("tqdm", _stub_tqdm())
     if runtime is not None:
         sys.path.insert(0, str(runtime))
     try:
@@ -163,7 +131,7 @@ def train(path: Path, runtime: Path | None = None) -> recorder.Record:
     finally:
         sys.path[:], sys.argv = saved_path, saved_argv
         for name in set(sys.modules) - set(saved_modules):
-            if name.partition(".")[0] in (bundle.PACKAGE, "tqdm"):
+            if name.partition(".")[0] == bundle.PACKAGE:
                 del sys.modules[name]
     return record
 

@@ -13,6 +13,11 @@ from quickwins_codemod.script.names import Names
 from quickwins_codemod.script.tree import Tree, walk
 
 _LOG_METHOD = re.compile(r"^(log|log_\w+)$")
+_PAIRWISE = re.compile(
+    r"(^|[._])(logsigmoid|LogSigmoid|margin_ranking_loss|MarginRankingLoss|triplet_margin_loss"
+    r"|TripletMarginLoss|bpr|BPR)\w*$|bpr_?loss",
+    re.IGNORECASE,
+)
 _RATE_KEY = re.compile(r"(^|[/_.\-])(lr|learning[_\- ]?rate)s?($|[/_.\-])", re.IGNORECASE)
 
 
@@ -144,6 +149,17 @@ class Records:
             if isinstance(named, str) and _RATE_KEY.search(named):
                 return True
         return False
+
+    def pairwise_loss(self, loop: cst.CSTNode) -> cst.Call | None:
+        """A call in a loop that is a pairwise ranking loss: BPR, hinge or triplet."""
+        for call in self.tree.all(cst.Call):
+            if not self.tree.is_within(call, loop):
+                continue
+            named = [self.tree.code(call.func)]
+            named += [self.tree.code(made.func) for made in self.names.creations(call.func)]
+            if any(_PAIRWISE.search(name) for name in named):
+                return call
+        return None
 
     # -- comparisons of the rate around a step ---------------------------------------------------
 
