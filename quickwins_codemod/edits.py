@@ -54,10 +54,14 @@ class Replace:
 
 @dataclass(frozen=True)
 class AddArgument:
-    """One more argument at the end of a call."""
+    """One more argument at the end of a call.
+
+    hang: columns from the statement's start, for an argument on a line of its own.
+    """
 
     call: cst.CSTNode
     code: str
+    hang: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,15 @@ class AddParameter:
 
 @dataclass(frozen=True)
 class AddDictEntry:
-    """A `key: value` in a dict literal, after one of its elements (None: at the end)."""
+    """A `key: value` in a dict literal, after one of its elements (None: at the end).
+
+    hang: as in AddArgument.
+    """
 
     mapping: cst.CSTNode
     after: cst.CSTNode | None
     code: str
+    hang: int | None = None
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from quickwins_codemod.edits import (
     Replace,
     target,
 )
-from quickwins_codemod.script.records import reads_only
-from quickwins_codemod.script.tree import Tree, child_fields, statements_of, walk
+from quickwins_codemod.script.branches import emptied
+from quickwins_codemod.script.tree import Tree, child_fields
 
 
 class ConflictingEdits(Exception):
@@ -41,7 +41,7 @@ def apply_edits(tree: Tree, edits: Sequence[Edit]) -> cst.Module:
 def removed_nodes(tree: Tree, edits: Sequence[Edit]) -> list[cst.CSTNode]:
     """What goes: the statements that edits remove, and the branches that are empty without them."""
     removed = {e.node: e.topic for e in edits if isinstance(e, Remove)}
-    return [*removed, *_emptied(tree, removed)]
+    return [*removed, *emptied(tree, removed)]
 
 
 class _Rewriter:
@@ -62,7 +62,7 @@ class _Rewriter:
                 self.removed[edit.statement] = None
             else:
                 self.changed.setdefault(target(edit), []).append(edit)
-        for node, topic in _emptied(tree, self.removed).items():
+        for node, topic in emptied(tree, self.removed).items():
             self.removed[node] = topic
         if self.removed.keys() & self.changed.keys():
             raise ConflictingEdits("a node is removed and changed")
@@ -218,7 +218,7 @@ class _Rewriter:
                 return node  # done where its block is rebuilt
             return cst.parse_expression(edit.code)
         if isinstance(edit, AddArgument):
-            return _with_argument(node, edit.code)
+            return _with_argument(node, edit.code, edit.hang)
         if isinstance(edit, AddParameter):
             return _with_parameter(node, edit.code)
         if isinstance(edit, AddDictEntry):
@@ -243,6 +243,10 @@ class _Rewriter:
         previous = elements[index]
         gap = elements[index - 1].comma if index else _first_gap(node)
         own, following = _split_comma(previous.comma, gap, last=index == len(elements) - 1)
+        if edit.hang is not None:
+            own = _hanging(edit.hang)
+            if index < len(elements) - 1:
+                following = _hanging(edit.hang)
         elements[index] = previous.with_changes(comma=own)
         elements.insert(index + 1, new.with_changes(comma=following))
         return node.with_changes(elements=elements)
@@ -300,7 +304,16 @@ def _first_gap(node: cst.Dict) -> Any:
     return None
 
 
-def _with_argument(call: cst.Call, code: str) -> cst.Call:
+def _hanging(hang: int) -> cst.Comma:
+    """A comma after which the next element stands on a line of its own, so far in."""
+    return cst.Comma(
+        whitespace_after=cst.ParenthesizedWhitespace(
+            indent=True, last_line=cst.SimpleWhitespace(" " * hang)
+        )
+    )
+
+
+def _with_argument(call: cst.Call, code: str, hang: int | None) -> cst.Call:
     argument = cst.parse_expression(f"f({code})").args[0]
     args = list(call.args)
     if not args:
@@ -313,7 +326,8 @@ def _with_argument(call: cst.Call, code: str) -> cst.Call:
         return call.with_changes(args=args)
     gap = args[-2].comma if len(args) > 1 else None
     args[-1] = last.with_changes(
-        comma=_between(gap, None), whitespace_after_arg=cst.SimpleWhitespace("")
+        comma=_hanging(hang) if hang is not None else _between(gap, None),
+        whitespace_after_arg=cst.SimpleWhitespace(""),
     )
     args.append(argument.with_changes(
         comma=last.comma, whitespace_after_arg=last.whitespace_after_arg))
@@ -370,37 +384,3 @@ def _joined(held: Sequence[cst.EmptyLine], lines: Sequence[cst.EmptyLine]) -> li
     if held and all(line.comment is None for line in held) and lines and lines[0].comment is None:
         return lines
     return [*held, *lines]
-
-
-def _emptied(
-    tree: Tree, removed: dict[cst.CSTNode, str | None]
-) -> dict[cst.CSTNode, str | None]:
-    """`if` statements and branches that hold nothing but removed statements go with them."""
-    gone: dict[cst.CSTNode, str | None] = dict(removed)
-    grew = True
-    while grew:
-        grew = False
-        for statement in [s for s in gone if not isinstance(s, cst.Else)]:
-            owner = tree.parents.get(tree.block(statement))
-            if isinstance(owner, cst.Else):
-                above = tree.parents[owner]
-                inside = all(s in gone for s in statements_of(owner.body))
-                if isinstance(above, cst.If) and inside and owner not in gone:
-                    gone[owner] = gone[statement]
-                    grew = True
-                owner = above if isinstance(above, cst.If) else None
-            if not isinstance(owner, cst.If) or owner in gone:
-                continue
-            below_gone = owner.orelse is None or owner.orelse in gone
-            if below_gone and all(s in gone for s in statements_of(owner.body)):
-                if _is_harmless(owner.test):
-                    gone[owner] = gone[statement]
-                    grew = True
-    return {node: topic for node, topic in gone.items() if node not in removed}
-
-
-def _is_harmless(test: cst.BaseExpression) -> bool:
-    calls = [n for n in walk(test) if isinstance(n, cst.Call)]
-    return reads_only(test) or all(
-        isinstance(c.func, cst.Name) and c.func.value in ("isinstance", "hasattr") for c in calls
-    )

@@ -908,6 +908,7 @@ class _Rewrite:
         self.script, self.training, self.options = script, training, options
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
         self.optimizer = training.optimizer
+        self.missing = "the optimizer"
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
 
@@ -923,6 +924,7 @@ class _Rewrite:
         site = self._site(old, stepping, peak)
         self._build(old, site)
         self._steps(old, stepping, site)
+        self._drop_unused_imports(old)
         self._saved(old, stepping, site)
         self._logged(stepping, site)
         self._remarks(old, stepping, site)
@@ -975,6 +977,8 @@ class _Rewrite:
 
     def _problem(self, problem: Problem) -> _Refusal:
         code, message, hint = _PROBLEMS[problem.kind]
+        if problem.kind == "unknown-length" and "(" in problem.detail:
+            hint = "iterate over something that has a len(), such as a DataLoader over a list"
         return _Refusal(code, problem.node, message.format(detail=problem.detail), hint)
 
     def _check_optimizer(self) -> None:
@@ -1093,8 +1097,8 @@ class _Rewrite:
                 return candidate
         raise _Refusal(
             "QW119", old[0].creation if old else self.optimizer.creations[0],
-            "the number of epochs and the data loader are not both known where a schedule could be built",
-            "build the optimizer (or the schedule) where both are at hand and run again",
+            f"`{self.missing}` is not known where a schedule could be built, or changes during the run",
+            "set it once, above the optimizer (or the schedule), and run again",
         )
 
     def _candidates(
@@ -1186,13 +1190,19 @@ class _Rewrite:
             if stepping.epochs
             else "1"
         )
-        if batches is None or epochs is None or limit is None:
-            return None
+        for known, count in (
+            (batches, stepping.batches.count), (epochs, stepping.epochs and stepping.epochs.count),
+            (limit, stepping.limit),
+        ):
+            if known is None:
+                self.missing = self.placing.count_code(count)
+                return None
         boundary = stepping.boundary
         divisor = ""
         if boundary.divisor is not None:
             text = self.placing.expression_at(boundary.divisor, boundary.frame, frames, place, outer)
             if text is None:
+                self.missing = self.tree.code(boundary.divisor)
                 return None
             divisor = _operand(text)
         per_epoch = {
@@ -1245,15 +1255,16 @@ class _Rewrite:
         if site.declared is not None and not old:
             self.edits.append(InsertAfter(site.declared, f"{site.reference} = None\n"))
         self._drop_dead_locals(gone, code)
-        self._drop_unused_imports(gone, old)
 
     def _line_length(self) -> int:
         """88 in a file that keeps to it, as black does; 100 in one that does not."""
         longest = max(map(len, self.tree.text.split("\n")))
         return _LINE if longest <= _LINE else _LONG_LINE
 
-    def _drop_unused_imports(self, gone: Sequence[cst.CSTNode], old: Sequence[Scheduler]) -> None:
+    def _drop_unused_imports(self, old: Sequence[Scheduler]) -> None:
         """Names that only the old schedule needed: `from torch... import StepLR`."""
+        gone = [e.node for e in self.edits if isinstance(e, (Remove, Replace))]
+        gone += self.placing.emptied([e.node for e in self.edits if isinstance(e, Remove)])
         for scheduler in old:
             for part in (scheduler, *scheduler.children):
                 found = self.placing.import_needed_only_by(part.creation.func, gone)
@@ -1397,7 +1408,9 @@ class _Rewrite:
                     "rename it and run again",
                 )
             self.edits.append(AddParameter(frame.function, f"{name}=None"))
-            self.edits.append(AddArgument(frame.call, f"{name}={name}"))
+            code = f"{name}={name}"
+            hang = self.placing.hang(frame.call, code, self._line_length())
+            self.edits.append(AddArgument(frame.call, code, hang))
         return name, True
 
     # -- what is saved and logged ----------------------------------------------------------------
@@ -1420,9 +1433,9 @@ class _Rewrite:
                 continue
             quote = checkpoint.quote
             keys[checkpoint.key] = key
-            self.edits.append(AddDictEntry(
-                checkpoint.mapping, checkpoint.element, f"{quote}{key}{quote}: {value}"
-            ))
+            code = f"{quote}{key}{quote}: {value}"
+            hang = self.placing.hang(checkpoint.mapping, code, self._line_length())
+            self.edits.append(AddDictEntry(checkpoint.mapping, checkpoint.element, code, hang))
         if old and self.training.scheduler_restored:
             self.notes.append(self._say(
                 "warning", "QW154", old[-1].creation,
@@ -1477,9 +1490,36 @@ class _Rewrite:
         self.edits.append(InsertAfter(
             restore.statement,
             f"if {restore.quote}{key}{restore.quote} in {restore.source}:\n"
-            f"    {reference}.load_state_dict({entry})\n",
+            f"    {reference}.load_state_dict({entry})\n"
+            f"{self._fast_forward(restore, reference, stepping, site)}",
         ))
         return True
+
+    def _fast_forward(
+        self, restore: Restore, reference: str, stepping: Stepping, site: _Site
+    ) -> str:
+        """For a checkpoint from before the rewrite: as many steps as its epochs made."""
+        start = stepping.epochs.done.parts[0]
+        variable = self.names.variable(start)
+        done = variable and self.placing.start_in(variable, restore.source, restore.statement)
+        per_epoch = self._steps_per_epoch(site)
+        if not done or per_epoch is None:
+            self.notes.append(self._say(
+                "warning", "QW152", restore.statement,
+                "a checkpoint from before holds no state of OneCycle, so its run starts the cycle anew",
+                "call scheduler.resume_at(optimizer steps done) for it",
+            ))
+            return ""
+        less = "".join(p for p in stepping.epochs.done.parts[1:] if isinstance(p, str))
+        return (
+            "else:  # saved before OneCycle was there\n"
+            f"    {reference}.resume_at({_operand(done + less)} * {_operand(per_epoch)})\n"
+        )
+
+    def _steps_per_epoch(self, site: _Site) -> str | None:
+        return next(
+            (a.partition("=")[2] for a in site.arguments if a.startswith("steps_per_epoch=")), None
+        )
 
     def _resumed(self, stepping: Stepping, site: _Site) -> None:
         """A run that starts at a later epoch, without the schedule's state, starts later in it."""
@@ -1487,9 +1527,7 @@ class _Rewrite:
         outer = epochs.node
         place = self.placing.before(outer)
         done = self.placing.count_at(epochs.done, stepping.frames, place, outer)
-        per_epoch = next(
-            (a.partition("=")[2] for a in site.arguments if a.startswith("steps_per_epoch=")), None
-        )
+        per_epoch = self._steps_per_epoch(site)
         same = self.tree.function(outer) is self.tree.function(site.statement)
         if done is None or per_epoch is None or not same:
             self.notes.append(self._say(
@@ -1514,9 +1552,9 @@ class _Rewrite:
         prefix = prefixes.pop() + "/" if len(prefixes) == 1 and prefixes != {""} else ""
         key = f"{log.quote}{prefix.lstrip('/')}learning_rate{log.quote}"
         inner = log.quote if log.quote in ("'", '"') else '"'
-        self.edits.append(AddDictEntry(
-            log.mapping, None, f"{key}: {optimizer}.param_groups[0][{inner}lr{inner}]"
-        ))
+        code = f"{key}: {optimizer}.param_groups[0][{inner}lr{inner}]"
+        hang = self.placing.hang(log.mapping, code, self._line_length())
+        self.edits.append(AddDictEntry(log.mapping, None, code, hang))
 
     def _stepped_node(self, stepping: Stepping) -> cst.BaseExpression:
         """The expression that is the optimizer where it steps."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from quickwins_codemod.script.branches import emptied
 from quickwins_codemod.script.conditions import literal_value
 from quickwins_codemod.script.facts import Count, Frame
 from quickwins_codemod.script.names import Names, Variable, all_parameters, names_in
@@ -60,6 +61,10 @@ class Placing:
             atomic = _is_atomic(part) or _is_wrapped(count.parts, part)
             pieces.append(text if atomic or _is_simple(text) else f"({text})")
         return "".join(pieces)
+
+    def count_code(self, count: Count) -> str:
+        """A count as it reads where it was found."""
+        return "".join(p if isinstance(p, str) else self.tree.code(p) for p in count.parts)
 
     def expression_at(
         self,
@@ -459,6 +464,34 @@ class Placing:
         """The local variables that an expression or statement reads."""
         found = {self.names.variable(name) for name in names_in(node)}
         return {v for v in found if v is not None and isinstance(v.scope, cst.FunctionDef)}
+
+    def emptied(self, removed: Iterable[cst.CSTNode]) -> list[cst.CSTNode]:
+        """The branches that hold nothing else than removed statements."""
+        return list(emptied(self.tree, dict.fromkeys(removed)))
+
+    def hang(self, node: cst.Dict | cst.Call, code: str, limit: int) -> int | None:
+        """How far in one more element goes on a line of its own; None where the line has room.
+
+        None as well where the elements stand on lines of their own already.
+        """
+        elements = node.elements if isinstance(node, cst.Dict) else node.args
+        first, last = self.tree.span(node)
+        if not elements or first != last:
+            return None
+        line = self.tree.text.split("\n")[first - 1]
+        if len(line.rstrip()) + len(code) + 2 <= limit:
+            return None
+        statement = self.tree.position(self.tree.statement(node)).column
+        return self.tree.position(elements[0]).column - statement
+
+    def start_in(self, variable: Variable, source: str, statement: cst.CSTNode) -> str | None:
+        """What a variable is set to from a checkpoint beside a statement: `checkpoint["epoch"] + 1`."""
+        for sibling in self.tree.siblings(statement):
+            for assignment in self.names.assignments.get(variable, ()):
+                if assignment.statement is sibling and assignment.value is not None:
+                    code = self.tree.code(assignment.value)
+                    return code if source and source in code else None
+        return None
 
     def parameters(self, function: cst.CSTNode) -> list[tuple[str, bool]]:
         """Names of a function's parameters, and whether each may be left out."""
