@@ -85,6 +85,8 @@ class _Rewriter:
             if isinstance(value, cst.CSTNode):
                 if value in self.removed:
                     changes[name] = None  # the else branch of an if
+                elif isinstance(value, cst.SimpleStatementSuite) and self._needs_lines(value.body):
+                    changes[name] = self._as_block(value)
                 elif value in self.dirty:
                     changes[name] = self._rebuilt(value)
             elif isinstance(value, (list, tuple)) and value:
@@ -123,6 +125,13 @@ class _Rewriter:
                     new += inserted
                 else:
                     held = _joined(held, kept)
+                continue
+            if not alone and self._needs_lines(inner):
+                lines = self._as_lines(inner)
+                lines[0] = lines[0].with_changes(leading_lines=item.leading_lines)
+                lines[-1] = lines[-1].with_changes(trailing_whitespace=item.trailing_whitespace)
+                above_lines = [s for code in above for s in self._parsed(code)]
+                new += [*above_lines, *lines, *(s for code in below for s in self._parsed(code))]
                 continue
             rebuilt = self._rebuilt(item) if item in self.dirty or not alone else item
             replaced = self.changed.get(inner[0]) if alone else None
@@ -163,6 +172,37 @@ class _Rewriter:
                 trailing = trailing.with_changes(comment=None, whitespace=cst.SimpleWhitespace(""))
             lines[-1] = lines[-1].with_changes(trailing_whitespace=trailing)
         return lines
+
+    def _needs_lines(self, body: Sequence[cst.CSTNode]) -> bool:
+        """Whether an insertion between statements of one line cannot share that line."""
+        codes = [
+            code
+            for index, statement in enumerate(body)
+            for code in (*self.before.get(statement, ()), *self.after.get(statement, ()))
+        ]
+        return any(
+            not isinstance(s, cst.SimpleStatementLine) for c in codes for s in self._parsed(c)
+        )
+
+    def _as_lines(self, body: Sequence[cst.CSTNode]) -> list[Any]:
+        """Statements of one line on lines of their own, with what is inserted between them."""
+        lines: list[Any] = []
+        for index, statement in enumerate(body):
+            if index:
+                lines += [s for code in self.before.get(statement, ()) for s in self._parsed(code)]
+            if statement not in self.removed:
+                small = self._rebuilt(statement).with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+                lines.append(cst.SimpleStatementLine(body=[small]))
+            if index < len(body) - 1:
+                lines += [s for code in self.after.get(statement, ()) for s in self._parsed(code)]
+        return lines
+
+    def _as_block(self, suite: cst.SimpleStatementSuite) -> cst.IndentedBlock:
+        """A one-line body broken into a block."""
+        first, last = suite.body[0], suite.body[-1]
+        before = [s for code in self.before.get(first, ()) for s in self._parsed(code)]
+        after = [s for code in self.after.get(last, ()) for s in self._parsed(code)]
+        return cst.IndentedBlock(body=[*before, *self._as_lines(suite.body), *after])
 
     def _small(self, body: Sequence[cst.CSTNode]) -> list[cst.CSTNode]:
         """Statements that share a line: `a; b`. Insertions between them stay on the line."""

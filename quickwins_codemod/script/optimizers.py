@@ -362,6 +362,15 @@ class Optimizers:
             sources += self.names.parameter_values(variable.scope, variable.name)
         return any(self._is_group_of(s, made, depth + 1) for s in sources)
 
+    def _is_own_base(self, call: cst.Call) -> bool:
+        """`super().__init__(optimizer)` in a schedule, or an optimizer, of the file itself."""
+        if not self.tree.code(call.func).startswith("super()."):
+            return False
+        owner = self.tree.enclosing_class(call)
+        return owner is not None and (
+            self.is_schedule_class(owner) or self._derives(owner, _OPTIMIZER_BASES, "torch.optim.")
+        )
+
     def _reaches(self, node: cst.BaseExpression, made: frozenset[cst.Call]) -> bool:
         """The optimizer itself, its param_groups, or one of them; not a value read from one."""
         if self.names.creations(node) & made:
@@ -395,6 +404,8 @@ class Optimizers:
             if name in (*_READS, "step", "optimizer_step") or (
                 _HARMLESS.search(code) and not speaks_of_steps
             ):
+                continue
+            if self._is_own_base(call):
                 continue
             if self._is_schedule_call(call) or self.names.local_class(call.func) is not None:
                 continue

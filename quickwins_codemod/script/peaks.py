@@ -263,7 +263,7 @@ class _Sheet:
                     self._store(target, item, inner)
                     found.append(self._value(element, inner))
                 return found
-            case ast.List(elements):
+            case ast.List(elements) | ast.Tuple(elements):
                 return [self._value(e, local) for e in elements]
             case ast.Call(function, arguments, keywords):
                 return self._call(function, arguments, keywords, local)

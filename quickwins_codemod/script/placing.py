@@ -14,6 +14,10 @@ from quickwins_codemod.script.facts import Count, Frame
 from quickwins_codemod.script.names import Names, Variable, all_parameters, names_in
 from quickwins_codemod.script.tree import Tree, statements_of, walk
 
+_MUTATORS = {
+    "append", "extend", "insert", "pop", "remove", "clear", "update", "add", "discard", "popleft",
+    "appendleft", "setdefault",
+}
 _ENDS = (cst.Return, cst.Raise)
 
 
@@ -225,7 +229,7 @@ class Placing:
         variable = Variable(scope, name.value)
         if scope is not home:
             return True  # a global or a closure's variable: bound before the function runs
-        if self.bound_again(variable, place, until):
+        if self.bound_again(variable, place, until) or self._mutated(name.value, place, until):
             return False
         return self.binds_before(variable, place)
 
@@ -266,7 +270,25 @@ class Placing:
                 variable = Variable(scope, f"{node.value.value}.{node.attr.value}") if scope else None
             if variable is not None and self.bound_again(variable, place, until):
                 return False
+            if self._mutated(f"{node.value.value}.{node.attr.value}", place, until):
+                return False
         return True
+
+    def _mutated(self, code: str, place: Place, until: cst.CSTNode) -> bool:
+        """Whether something grows or shrinks between the place and the end of a loop."""
+        start = self.tree.order[place.statement]
+        last = max(self.tree.order[n] for n in walk(until))
+        home = self.tree.function(place.statement)
+        for call in self.tree.all(cst.Call):
+            func = call.func
+            if not (isinstance(func, cst.Attribute) and func.attr.value in _MUTATORS):
+                continue
+            if self.tree.code(func.value) != code:
+                continue
+            same = self.tree.function(call) is home
+            if self.tree.is_within(call, until) or (same and start <= self.tree.order[call] <= last):
+                return True
+        return False
 
     def _inherited(self, variable: Variable, owner: cst.ClassDef) -> bool:
         """A base class sets it, or it is a class attribute, so it exists in __init__."""
