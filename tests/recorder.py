@@ -1,16 +1,19 @@
 """What a training script really does: the rate of every optimizer step, and the schedules it has.
 
 Inside a test, `with recording() as record:`. For a script in a process of its own,
-`python recorder.py OUT.json SCRIPT [ARGS...]`, which runs the script as `python SCRIPT` would.
+`python recorder.py OUT.json SCRIPT [ARGS...]`, which runs the script as `python SCRIPT` would; rows
+that it logs to wandb are recorded too, by a stand-in for wandb.
 """
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import math
 import os
 import runpy
 import sys
+import types
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +32,7 @@ class Run:
 class Record:
     runs: list[Run] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    logged: list[dict] = field(default_factory=list)
 
     @property
     def trained(self) -> list[Run]:
@@ -36,7 +40,12 @@ class Record:
         return [run for run in self.runs if run.rates]
 
     def as_json(self) -> dict:
-        return {"runs": [vars(run) for run in self.runs], "warnings": self.warnings}
+        runs = [vars(run) for run in self.runs]
+        return {"runs": runs, "warnings": self.warnings, "logged": self.logged}
+
+    @staticmethod
+    def from_json(data: dict) -> Record:
+        return Record([Run(**run) for run in data["runs"]], data["warnings"], data["logged"])
 
 
 @contextmanager
@@ -118,6 +127,29 @@ def schedule_complaints(messages: list[str]) -> list[str]:
     return [m for m in messages if any(word in m.lower() for word in words)]
 
 
+def _wandb(rows: list[dict]) -> types.ModuleType:
+    """A module that takes what a script logs, and says nothing to anybody."""
+
+    class Logged:
+        def __init__(self):
+            self.summary = {}
+
+        def log(self, row, *args, **kwargs):
+            rows.append({key: value for key, value in row.items() if _is_number(value)})
+
+        def finish(self):
+            pass
+
+    module = types.ModuleType("wandb")
+    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    module.init = lambda *args, **kwargs: Logged()
+    return module
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def main() -> None:
     out, script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments]
@@ -126,7 +158,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     with recording() as record:
-        runpy.run_path(script, run_name="__main__")
+        sys.modules["wandb"] = _wandb(record.logged)
+        runpy.run_path(os.path.abspath(script), run_name="__main__")
     with open(out, "w", encoding="utf-8") as file:
         json.dump(record.as_json(), file)
 

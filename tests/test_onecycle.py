@@ -184,7 +184,6 @@ class WarmUp:
 """
 
 
-@pytest.mark.xfail(reason="tests-24: super().__init__(optimizer) is taken for a hand-over", strict=True)
 def test_a_class_derived_from_torchs_is_replaced(trained):
     helpers.assert_one_cycle(trained(
         script(OWN_BY_BASE + by_batch("WarmUp(optimizer, 5)").removeprefix(HEAD + OPTIMIZER))
@@ -451,7 +450,6 @@ for epoch in range(epochs):
     helpers.assert_one_cycle(run)
 
 
-@pytest.mark.xfail(reason="tests-23: a list filled later counts as empty", strict=True)
 def test_a_list_of_batches_that_is_filled_below_the_optimizer_is_counted_full(trained):
     run = trained(script("""
     batches = []
