@@ -908,7 +908,7 @@ class _Rewrite:
         self.script, self.training, self.options = script, training, options
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
         self.optimizer = training.optimizer
-        self.missing = "the optimizer"
+        self.missing = ""
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
 
@@ -1097,8 +1097,12 @@ class _Rewrite:
                 return candidate
         raise _Refusal(
             "QW119", old[0].creation if old else self.optimizer.creations[0],
-            f"`{self.missing}` is not known where a schedule could be built, or changes during the run",
-            "set it once, above the optimizer (or the schedule), and run again",
+            f"`{self.missing}` is not known where a schedule could be built, or changes during the run"
+            if self.missing
+            else "there is no place that every run passes between the optimizer and the loop",
+            "set it once, above the optimizer (or the schedule), and run again"
+            if self.missing
+            else "make the optimizer in the function that holds the loop, or just above its call",
         )
 
     def _candidates(
@@ -1108,7 +1112,7 @@ class _Rewrite:
         if old:
             main = old[-1]
             function = self.tree.function(main.statement)
-            if not self.placing.always_runs(main.statement, outer):
+            if not self.placing.always_runs(main.statement, outer, stepping.frames):
                 raise _Refusal(
                     "QW121", main.creation, "the schedule is only built under a condition",
                     "build it always (or never) and run again",
@@ -1130,7 +1134,7 @@ class _Rewrite:
         reference = self._fresh_reference(stepping, function)
         if reference is None:
             return
-        if self.placing.always_runs(made, outer):
+        if self.placing.always_runs(made, outer, stepping.frames):
             yield _Site(
                 "after", made, self.placing.after(made), reference, self.optimizer.reference
             )
@@ -1162,7 +1166,10 @@ class _Rewrite:
         for word in ("optimizer", "optimiser", "optim", "opt"):
             if word in name.lower():
                 start = name.lower().index(word)
-                derived = name[:start] + "scheduler" + name[start + len(word):]
+                rest = name[start + len(word):]
+                if len(rest) == 1 and rest.islower():  # `optm`
+                    rest = ""
+                derived = name[:start] + "scheduler" + rest
                 break
         else:
             derived = f"{name}_scheduler"
@@ -1286,10 +1293,12 @@ class _Rewrite:
                     self.edits.append(Remove(dead))
 
     def _steps(self, old: Sequence[Scheduler], stepping: Stepping, site: _Site) -> None:
-        kept = self._kept_steps(old, stepping)
+        anchors = self._anchors(stepping, site)
+        kept = self._kept_steps(old, anchors, stepping)
         for scheduler in old:
             for use in scheduler.steps:
                 if use not in kept:
+                    self._check_switch(use, scheduler, stepping)
                     self._drop_step(use, stepping, site)
         if kept:
             return
@@ -1297,20 +1306,44 @@ class _Rewrite:
         code = f"{reference}.step()\n"
         if guarded:
             code = f"if {reference} is not None:\n    {reference}.step()\n"
-        for anchor in stepping.anchors:
+        for anchor in anchors:
             self.edits.append(InsertAfter(self.placing.after_update(anchor), code))
 
-    def _kept_steps(self, old: Sequence[Scheduler], stepping: Stepping) -> list[Use]:
+    def _anchors(self, stepping: Stepping, site: _Site) -> tuple[cst.CSTNode, ...]:
+        """Where the steps go: beside the optimizer's, also in a function that the loop calls, where
+        the schedule is seen there without being passed on."""
+        home = self.tree.function(site.statement)
+        for anchor in stepping.deep:
+            function = self.tree.function(anchor)
+            if "." in site.reference:
+                owner = self.names.method_class(function)
+                if owner is None or owner is not self.names.method_class(home):
+                    return stepping.anchors
+            elif function is not home and (
+                not self._sees(function, home, site.reference)
+                or self.placing.is_parameter(self._stepped_node(stepping), function)
+            ):
+                return stepping.anchors
+        return stepping.deep
+
+    def _check_switch(self, use: Use, scheduler: Scheduler, stepping: Stepping) -> None:
+        outer = stepping.epochs.node if stepping.epochs else stepping.batches.node
+        switch = self.placing.switch_around(use.node, outer, stepping.sites, [scheduler.creation])
+        if switch is not None:
+            raise _Refusal(
+                "QW121", switch, f"`{self.tree.code(switch)}` switches the schedule on and off",
+                "build the schedule always (or never) and run again",
+            )
+
+    def _kept_steps(
+        self, old: Sequence[Scheduler], anchors: Sequence[cst.CSTNode], stepping: Stepping
+    ) -> list[Use]:
         """Steps that already stand where OneCycle's belong: after each optimizer step."""
         if len(old) != 1:
             return []
-        loop = stepping.batches.node
-        uses = [
-            u for u in old[0].steps
-            if self.tree.is_within(u.node, loop) and not self._step_call(u).args
-        ]
+        uses = [u for u in old[0].steps if not self._step_call(u).args]
         found: list[Use] = []
-        for anchor in stepping.anchors:
+        for anchor in anchors:
             after = [
                 u for u in uses
                 if any(u.statement is s for s in self.tree.siblings(anchor))
@@ -1320,7 +1353,7 @@ class _Rewrite:
             if not after:
                 break
         else:
-            if len(found) == len(stepping.anchors):
+            if len(found) == len(anchors):
                 return found
         return []
 

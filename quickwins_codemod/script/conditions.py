@@ -209,6 +209,20 @@ class Conditions:
         calls = [n for n in walk(test) if isinstance(n, cst.Call)]
         return all(self.tree.code(c.func).split(".")[-1] in constant for c in calls)
 
+    def changes_within(self, test: cst.BaseExpression, loop: cst.CSTNode) -> bool:
+        """Whether a test may have another outcome in another pass of a loop."""
+        if any(isinstance(n, cst.Call) for n in walk(test)) and not self.is_constant(test):
+            return True
+        for kind in (cst.Name, cst.Attribute):
+            for node in walk(test):
+                if not isinstance(node, kind):
+                    continue
+                variable = self.names.variable(node)
+                for assignment in self.names.assignments.get(variable, ()) if variable else ():
+                    if self.tree.is_within(assignment.statement, loop):
+                        return True
+        return False
+
     # -- gradient accumulation -------------------------------------------------------------------
 
     def accumulation(

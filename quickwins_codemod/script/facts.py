@@ -132,7 +132,7 @@ class Stepping:
     """Where and how often one optimizer steps.
 
     anchors: the statements after which one more thing can be done once per step, in loop_frame's
-    function. frames: from the function of the batch loop outwards.
+    function. deep: the same, but inside the functions that the loop calls. frames: from the function of the batch loop outwards.
     limit: a number of steps after which the whole run ends, where the script counts them.
     early_stops: where the loop over epochs may be left; skips: tests by which a batch, or the rest
     of an epoch, may go without a step.
@@ -141,6 +141,7 @@ class Stepping:
     frames: tuple[Frame, ...]
     sites: tuple[cst.Call, ...]
     anchors: tuple[cst.CSTNode, ...]
+    deep: tuple[cst.CSTNode, ...]
     leaves: tuple[cst.CSTNode, ...]
     batches: Loop
     epochs: Loop | None

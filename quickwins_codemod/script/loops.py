@@ -40,6 +40,7 @@ class _Slot:
     anchors: tuple[cst.CSTNode, ...]
     leaves: tuple[cst.CSTNode, ...]
     conditions: tuple[Condition, ...] = ()
+    deep: tuple[cst.CSTNode, ...] = ()
 
 
 def _conjuncts(condition: Condition) -> list[Condition]:
@@ -201,6 +202,7 @@ class Loops:
             frames=tuple(frames),
             sites=self.sites,
             anchors=slot.anchors,
+            deep=slot.deep,
             leaves=slot.leaves,
             batches=batches,
             epochs=epochs,
@@ -278,7 +280,7 @@ class Loops:
         for test, _, _ in self._conditions_between(inner, outer, frames):
             if self._is_phase(test):
                 continue
-            if self._changes_within(test, outer):
+            if self.conditions.changes_within(test, outer):
                 raise Unclear("condition", test, self.tree.code(test))
         top = self._statement_within(inner, outer, frames)
         for jump in self.tree.all(cst.Continue):
@@ -296,20 +298,6 @@ class Loops:
                 return node
             node = frame.call
         return node
-
-    def _changes_within(self, test: cst.BaseExpression, loop: cst.CSTNode) -> bool:
-        """Whether a test may have another outcome in another pass of a loop."""
-        if any(isinstance(n, cst.Call) for n in walk(test)) and not self.conditions.is_constant(test):
-            return True
-        for kind in (cst.Name, cst.Attribute):
-            for node in walk(test):
-                if not isinstance(node, kind):
-                    continue
-                variable = self.names.variable(node)
-                for assignment in self.names.assignments.get(variable, ()) if variable else ():
-                    if self.tree.is_within(assignment.statement, loop):
-                        return True
-        return False
 
     def _is_phase(self, test: cst.BaseExpression) -> bool:
         if self.conditions.phase is None:
@@ -415,7 +403,7 @@ class Loops:
                 if isinstance(ancestor, (cst.IfExp, cst.BooleanOperation, cst.Lambda, cst.CompFor)):
                     raise Unclear("condition", statement, self.tree.code(statement))
         if direct:
-            return _Slot((statement,), (statement,))
+            return _Slot((statement,), (statement,), deep=(statement,))
         function = self.names.callee(hidden[0])
         inner = self._slot(statements_of(function.body), Frame(function, hidden[0]))
         if inner is None:
@@ -440,7 +428,12 @@ class Loops:
         if left is not None and right is not None:
             if self._same(left, right):
                 anchors = (statement,) if not left.conditions else (*left.anchors, *right.anchors)
-                return _Slot(anchors, (*left.leaves, *right.leaves), left.conditions)
+                leaves = (*left.leaves, *right.leaves)
+                deep = (statement,) if not left.conditions else (*left.deep, *right.deep)
+                same = {self.tree.function(x) for x in (*left.deep, *right.deep)}
+                if same != {self.tree.function(statement)}:
+                    deep = (*left.deep, *right.deep)
+                return _Slot(anchors, leaves, left.conditions, deep)
             raise Unclear("uneven-branches", statement)
         one = left or right
         if one is None:
@@ -474,8 +467,12 @@ class Loops:
             return None
         if len(slots) == 1:
             return slots[0]
-        anchors = tuple(a for s in slots for a in s.anchors)
-        return _Slot(anchors, tuple(x for s in slots for x in s.leaves), slots[0].conditions)
+        return _Slot(
+            tuple(a for s in slots for a in s.anchors),
+            tuple(x for s in slots for x in s.leaves),
+            slots[0].conditions,
+            tuple(d for s in slots for d in s.deep),
+        )
 
     # -- how often --------------------------------------------------------------------------
 
@@ -531,7 +528,7 @@ class Loops:
     def _by_option(self, stop: cst.CSTNode) -> bool:
         """`if args.dry_run: break`: a run of its own kind, asked for by hand."""
         tested = next((a.test for a in self.tree.ancestors(stop) if isinstance(a, cst.If)), None)
-        return isinstance(tested, cst.Attribute) and not self._changes_within(
+        return isinstance(tested, cst.Attribute) and not self.conditions.changes_within(
             tested, next(a for a in self.tree.ancestors(stop) if isinstance(a, LOOPS))
         )
 
@@ -685,13 +682,23 @@ class Loops:
         if not whole:
             return Count(("len(", call, ")"), depth)
         if self._reads_same(start, stop):
-            return Count(("len(", call, ")"), depth)
+            return self._from_there(call, start, stop, depth)
         first = self._initial(start)
         if first is not None:
             return self._difference(first, stop, depth)
         if isinstance(stop, cst.BinaryOperation):  # epochs, or one less? the start would tell
             raise Unclear("epochs", call, self.tree.code(call))
         return Count((stop,), depth)
+
+    def _from_there(
+        self, call: cst.Call, start: cst.BaseExpression, stop: cst.BaseExpression, depth: int
+    ) -> Count:
+        """`range(start, start + n)` as n."""
+        if isinstance(stop, cst.BinaryOperation) and isinstance(stop.operator, cst.Add):
+            for one, other in ((stop.left, stop.right), (stop.right, stop.left)):
+                if self.tree.code(one) == self.tree.code(start):
+                    return Count((other,), depth)
+        return Count(("len(", call, ")"), depth)
 
     def _initial(self, start: cst.BaseExpression) -> int | None:
         """The number that a start variable has where nothing is resumed."""
@@ -703,6 +710,8 @@ class Loops:
     def _difference(self, first: int, stop: cst.BaseExpression, depth: int) -> Count:
         if first == 0:
             return Count((stop,), depth)
+        if isinstance(stop, cst.Integer):
+            return Count((str(stop.evaluated_value - first),), depth)
         if (
             isinstance(stop, cst.BinaryOperation)
             and isinstance(stop.operator, cst.Add)

@@ -165,9 +165,11 @@ class Optimizers:
         return list(found.values())
 
     def sets_rate_itself(self, step: cst.CSTNode) -> bool:
-        """Whether the class around a step also writes the rate: `step_and_update_lr`."""
-        owner = self.tree.enclosing_class(step)
-        return owner is not None and any(True for _ in self.rate_writes(owner))
+        """Whether the function around a step also writes the rate: `step_and_update_lr`."""
+        function = self.tree.function(step)
+        return isinstance(function, cst.FunctionDef) and any(
+            True for _ in self.rate_writes(function.body)
+        )
 
     # -- schedules ---------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from quickwins_codemod.script.branches import emptied
-from quickwins_codemod.script.conditions import literal_value
+from quickwins_codemod.script.conditions import Conditions, literal_value
 from quickwins_codemod.script.facts import Count, Frame
 from quickwins_codemod.script.names import Names, Variable, all_parameters, names_in
 from quickwins_codemod.script.tree import Tree, statements_of, walk
@@ -37,6 +37,7 @@ class Placing:
 
     def __init__(self, tree: Tree, names: Names) -> None:
         self.tree, self.names = tree, names
+        self.conditions = Conditions(tree, names)
 
     def after(self, statement: cst.CSTNode) -> Place:
         return Place(statement)
@@ -94,7 +95,31 @@ class Placing:
             text = self._through_self(node, frame, frames, home)
         if text is None:
             return None
-        return text if self._is_bound(text, home, place, until) else None
+        if self._is_bound(text, home, place, until):
+            return text
+        if levels and levels[0] == frame and not known:
+            inlined = self._inlined(node, until)
+            if inlined is not None and self._is_bound(inlined, home, place, until):
+                return inlined
+        return None
+
+    def _inlined(self, node: cst.BaseExpression, loop: cst.CSTNode, depth: int = 0) -> str | None:
+        """An expression with what a loop sets written out: `n // size` for its `n_batch`."""
+        replaced: dict[cst.CSTNode, str] = {}
+        for name in names_in(node):
+            variable = self.names.variable(name)
+            found = self.names.assignments.get(variable, []) if variable is not None else []
+            if not any(self.tree.is_within(a.statement, loop) for a in found):
+                continue
+            value = found[0].value
+            plain = len(found) == 1 and found[0].kind == "assign" and found[0].index is None
+            if not plain or value is None or not _is_pure(value) or depth > 2:
+                return None
+            text = self._inlined(value, loop, depth + 1)
+            if text is None:
+                return None
+            replaced[name] = text if _is_simple(text) else f"({text})"
+        return self._substituted(node, replaced)
 
     def _carried(
         self, node: cst.BaseExpression, level: int, goal: int, frames: Sequence[Frame]
@@ -539,6 +564,27 @@ class Placing:
                 return True
         return False
 
+    def switch_around(
+        self, use: cst.CSTNode, loop: cst.CSTNode, steps: Iterable[cst.CSTNode], made: Iterable[cst.Call]
+    ) -> cst.BaseExpression | None:
+        """A test around a use in a loop that is decided once for the whole run: an option.
+
+        Tests that ask for the thing made itself, and those that the optimizer steps under too, are
+        none.
+        """
+        made = frozenset(made)
+        for ancestor in self.tree.ancestors(use):
+            if ancestor is loop:
+                return None
+            if not isinstance(ancestor, cst.If) or any(self.tree.is_within(s, ancestor) for s in steps):
+                continue
+            parts = [n for n in walk(ancestor.test) if isinstance(n, (cst.Name, cst.Attribute))]
+            if any(self.names.creations(n) & made for n in parts):
+                continue
+            if not self.conditions.changes_within(ancestor.test, loop):
+                return ancestor.test
+        return None
+
     def existence_guard(self, value: cst.CSTNode) -> str | None:
         """The test in `x.state_dict() if "x" in locals() else None`."""
         return self.tree.code(value.test) if isinstance(value, cst.IfExp) else None
@@ -569,10 +615,19 @@ class Placing:
             or dotted.startswith(("numpy.", "math.", "torch.", "statistics."))
         )
 
-    def always_runs(self, statement: cst.CSTNode, loop: cst.CSTNode) -> bool:
+    def always_runs(
+        self, statement: cst.CSTNode, loop: cst.CSTNode, frames: Sequence[Frame]
+    ) -> bool:
         """Whether a statement ran whenever a loop begins: it stands under no condition of its own."""
-        if self.tree.function(statement) is self.tree.function(loop):
-            return self.dominates(statement, loop)
+        home = self.tree.function(statement)
+        node = loop
+        for frame in frames:
+            if self.tree.function(node) is home:
+                return self.dominates(statement, node)
+            if self.tree.function(node) is frame.function and frame.call is not None:
+                node = frame.call
+        if self.tree.function(node) is home:
+            return self.dominates(statement, node)
         for ancestor in self.tree.ancestors(statement):
             if isinstance(ancestor, (cst.FunctionDef, cst.Module)):
                 return True
