@@ -755,10 +755,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quickwins_codemod.companion import Companion, Site, Unreachable
 from quickwins_codemod.edits import (
-    AddArgument,
     AddDictEntry,
-    AddParameter,
     Edit,
     InsertAfter,
     InsertBefore,
@@ -794,8 +793,6 @@ _STALE = (
 )
 _TOPIC = rf"schedul|learning.?rate|\brate\b|\blr\b|{_STALE}"
 _KEPT_USES = {"get_last_lr", "state_dict", "load_state_dict", "optimizer", "__class__", "read", "test"}
-_LINE = 88
-_LONG_LINE = 100
 
 
 @dataclass(frozen=True)
@@ -908,6 +905,7 @@ class _Rewrite:
         self.script, self.training, self.options = script, training, options
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
         self.optimizer = training.optimizer
+        self.companion = Companion(script, training, "scheduler")
         self.missing = ""
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
@@ -1088,7 +1086,7 @@ class _Rewrite:
 
     # -- where it goes -----------------------------------------------------------------------
 
-    def _site(self, old: Sequence[Scheduler], stepping: Stepping, peak: str) -> _Site:
+    def _site(self, old: Sequence[Scheduler], stepping: Stepping, peak: str) -> Site:
         outer = stepping.epochs.node if stepping.epochs else stepping.batches.node
         for candidate in self._candidates(old, stepping, outer):
             arguments = self._arguments(stepping, candidate.place, outer, peak)
@@ -1107,7 +1105,7 @@ class _Rewrite:
 
     def _candidates(
         self, old: Sequence[Scheduler], stepping: Stepping, outer: cst.CSTNode
-    ) -> Iterator[_Site]:
+    ) -> Iterator[Site]:
         outer_function = self.tree.function(outer)
         if old:
             main = old[-1]
@@ -1117,31 +1115,32 @@ class _Rewrite:
                     "QW121", main.creation, "the schedule is only built under a condition",
                     "build it always (or never) and run again",
                 )
-            yield _Site("replace", main.statement, self.placing.before(main.statement), main.reference,
+            yield Site("replace", main.statement, self.placing.before(main.statement), main.reference,
                         self._optimizer_argument(main))
             if function is outer_function:
                 early = [u for s in old for u in s.uses
                          if self.tree.order[u.node] < self.tree.order[outer]]
                 if not early:
-                    yield _Site("before", outer, self.placing.before(outer), main.reference,
+                    yield Site("before", outer, self.placing.before(outer), main.reference,
                                 self._optimizer_argument(main))
             elif self._only_used_in(old, stepping) and "." in main.reference:
-                yield _Site("late", outer, self.placing.before(outer), main.reference,
+                yield Site("late", outer, self.placing.before(outer), main.reference,
                             self._optimizer_argument(main), declared=main.statement)
             return
         made = self.placing.binding_statement(self.optimizer.statement, self.optimizer.variable)
         function = self.tree.function(made)
-        reference = self._fresh_reference(stepping, function)
+        functions = [function, *(f.function for f in stepping.frames)]
+        reference = self.companion.fresh_reference(functions)
         if reference is None:
             return
         if self.placing.always_runs(made, outer, stepping.frames):
-            yield _Site(
+            yield Site(
                 "after", made, self.placing.after(made), reference, self.optimizer.reference
             )
         if function is outer_function:
-            yield _Site("before", outer, self.placing.before(outer), reference, self.optimizer.reference)
+            yield Site("before", outer, self.placing.before(outer), reference, self.optimizer.reference)
         elif "." in self.optimizer.reference and self.names.method_class(outer_function) is not None:
-            yield _Site("late", outer, self.placing.before(outer), reference,
+            yield Site("late", outer, self.placing.before(outer), reference,
                         self.optimizer.reference, declared=made)
 
     def _optimizer_argument(self, scheduler: Scheduler) -> str:
@@ -1155,34 +1154,6 @@ class _Rewrite:
     def _only_used_in(self, old: Sequence[Scheduler], stepping: Stepping) -> bool:
         inside = {frame.function for frame in stepping.frames}
         return all(self.tree.function(u.node) in inside for s in old for u in s.uses)
-
-    def _fresh_reference(self, stepping: Stepping, function: cst.CSTNode) -> str | None:
-        """A name for the new schedule beside the optimizer's: `scheduler`, `scheduler_g`."""
-        base, dot, name = self.optimizer.reference.rpartition(".")
-        if not name.isidentifier() or (base and base != "self"):
-            return None
-        functions = [function, *(f.function for f in stepping.frames)]
-        derived = name
-        for word in ("optimizer", "optimiser", "optim", "opt"):
-            if word in name.lower():
-                start = name.lower().index(word)
-                rest = name[start + len(word):]
-                if len(rest) == 1 and rest.islower():  # `optm`
-                    rest = ""
-                derived = name[:start] + "scheduler" + rest
-                break
-        else:
-            derived = f"{name}_scheduler"
-        for candidate in (derived, f"lr_{derived}", f"onecycle_{derived}"):
-            if dot:
-                variable = type(self.optimizer.variable)(
-                    self.optimizer.variable.scope, f"self.{candidate}"
-                )
-                if variable not in self.names.assignments:
-                    return f"{base}.{candidate}"
-            elif self.placing.is_free(candidate, functions):
-                return candidate
-        return None
 
     def _arguments(
         self, stepping: Stepping, place: Place, outer: cst.CSTNode, peak: str
@@ -1235,12 +1206,12 @@ class _Rewrite:
 
     # -- the edits -----------------------------------------------------------------------------
 
-    def _build(self, old: Sequence[Scheduler], site: _Site) -> None:
+    def _build(self, old: Sequence[Scheduler], site: Site) -> None:
         name = self.script.runtime_name(_RUNTIME)
         code = _call(
             f"{site.reference} = {name}", [site.optimizer, *site.arguments],
             self.tree.position(site.statement).column - 1,
-            self._line_length(),
+            self.companion.line_length,
             self.tree.module.default_indent,
         )
         gone: list[cst.CSTNode] = []
@@ -1262,11 +1233,6 @@ class _Rewrite:
         if site.declared is not None and not old:
             self.edits.append(InsertAfter(site.declared, f"{site.reference} = None\n"))
         self._drop_dead_locals(gone, code)
-
-    def _line_length(self) -> int:
-        """88 in a file that keeps to it, as black does; 100 in one that does not."""
-        longest = max(map(len, self.tree.text.split("\n")))
-        return _LINE if longest <= _LINE else _LONG_LINE
 
     def _drop_unused_imports(self, old: Sequence[Scheduler]) -> None:
         """Names that only the old schedule needed: `from torch... import StepLR`."""
@@ -1292,7 +1258,7 @@ class _Rewrite:
                     seen.append(dead)
                     self.edits.append(Remove(dead))
 
-    def _steps(self, old: Sequence[Scheduler], stepping: Stepping, site: _Site) -> None:
+    def _steps(self, old: Sequence[Scheduler], stepping: Stepping, site: Site) -> None:
         anchors = self._anchors(stepping, site)
         kept = self._kept_steps(old, anchors, stepping)
         for scheduler in old:
@@ -1309,7 +1275,7 @@ class _Rewrite:
         for anchor in anchors:
             self.edits.append(InsertAfter(self.placing.after_update(anchor), code))
 
-    def _anchors(self, stepping: Stepping, site: _Site) -> tuple[cst.CSTNode, ...]:
+    def _anchors(self, stepping: Stepping, site: Site) -> tuple[cst.CSTNode, ...]:
         """Where the steps go: beside the optimizer's, also in a function that the loop calls, where
         the schedule is seen there without being passed on."""
         home = self.tree.function(site.statement)
@@ -1320,7 +1286,7 @@ class _Rewrite:
                 if owner is None or owner is not self.names.method_class(home):
                     return stepping.anchors
             elif function is not home and (
-                not self._sees(function, home, site.reference)
+                not self.companion.sees(function, home, site.reference)
                 or self.placing.is_parameter(self._stepped_node(stepping), function)
             ):
                 return stepping.anchors
@@ -1360,7 +1326,7 @@ class _Rewrite:
     def _step_call(self, use: Use) -> cst.Call:
         return self.tree.parents[self.tree.parents[use.node]]
 
-    def _drop_step(self, use: Use, stepping: Stepping, site: _Site) -> None:
+    def _drop_step(self, use: Use, stepping: Stepping, site: Site) -> None:
         if use.statement in [e.node for e in self.edits if isinstance(e, Remove)]:
             return
         effects = self.placing.effects_of_arguments(self._step_call(use))
@@ -1380,34 +1346,24 @@ class _Rewrite:
             ))
 
     def _reach(
-        self, old: Sequence[Scheduler], stepping: Stepping, site: _Site
+        self, old: Sequence[Scheduler], stepping: Stepping, site: Site
     ) -> tuple[str, bool]:
         """How the schedule is named where the optimizer steps, and whether it may be None there."""
         loop_function = stepping.frames[0].function
-        home = self.tree.function(site.statement)
-        if "." in site.reference:
-            if self.names.method_class(home) is not self.names.method_class(loop_function):
-                raise _Refusal(
-                    "QW119", site.statement,
-                    "the optimizer steps in a base class, which classes without a schedule may share",
-                    "make the optimizer in the class that holds the loop, or replace by hand",
-                )
-            return site.reference, site.declared is not None and home is not loop_function
-        handed = self.placing.is_parameter(self._stepped_node(stepping), loop_function)
-        if home is loop_function or (
-            not handed and self._sees(loop_function, home, site.reference)
-        ):
-            return site.reference, False
         given = self._given(old, loop_function)
-        if given is not None:
+        if given is not None and self.tree.function(site.statement) is not loop_function:
             return given
-        return self._pass_on(stepping, site, home)
-
-    def _sees(self, function: cst.CSTNode, home: cst.CSTNode, name: str) -> bool:
-        """A nested function, or any function for a global, sees the name without being given it."""
-        return self.tree.is_within(function, home) and self.placing.scope_of(function, name) in (
-            None, home
-        )
+        try:
+            reference, guarded, edits = self.companion.reach(
+                site, stepping.frames, self._stepped_node(stepping)
+            )
+        except Unreachable as unreachable:
+            message, hint = _OUT_OF_REACH[unreachable.why]
+            raise _Refusal(
+                "QW119", unreachable.node, message.format(name=unreachable.name), hint
+            ) from None
+        self.edits += edits
+        return reference, guarded
 
     def _given(
         self, old: Sequence[Scheduler], function: cst.CSTNode
@@ -1420,43 +1376,17 @@ class _Rewrite:
                 return name, optional
         return None
 
-    def _pass_on(
-        self, stepping: Stepping, site: _Site, home: cst.CSTNode
-    ) -> tuple[str, bool]:
-        """Hand the schedule down through every function between its place and the step."""
-        functions = [f.function for f in stepping.frames]
-        if home not in functions:
-            raise _Refusal(
-                "QW119", site.statement,
-                "the schedule cannot be reached from the function that steps the optimizer",
-                "pass the optimizer as an argument, or keep both in one class",
-            )
-        name = site.reference
-        below = stepping.frames[: functions.index(home)]
-        for frame in reversed(below):
-            if not self.placing.is_free(name, [frame.function]) or frame.call is None:
-                raise _Refusal(
-                    "QW119", frame.function,
-                    f"the name `{name}` already means something in the function that steps the optimizer",
-                    "rename it and run again",
-                )
-            self.edits.append(AddParameter(frame.function, f"{name}=None"))
-            code = f"{name}={name}"
-            hang = self.placing.hang(frame.call, code, self._line_length())
-            self.edits.append(AddArgument(frame.call, code, hang))
-        return name, True
-
     # -- what is saved and logged ----------------------------------------------------------------
 
-    def _saved(self, old: Sequence[Scheduler], stepping: Stepping, site: _Site) -> None:
+    def _saved(self, old: Sequence[Scheduler], stepping: Stepping, site: Site) -> None:
         records, made = self.training.records, frozenset(s.creation for s in old)
         keys = {}
         for checkpoint in self.training.checkpoints:
             if made and records.saves(checkpoint.mapping, made):
                 continue
             statement = self.tree.statement(checkpoint.mapping)
-            key = _scheduler_key(checkpoint.key)
-            value = self._state(checkpoint.element.value, statement, site)
+            key = self.companion.key(checkpoint.key)
+            value = self.companion.state(checkpoint.element.value, statement, site)
             if value is None:
                 self.notes.append(self._say(
                     "warning", "QW152", checkpoint.element,
@@ -1467,7 +1397,7 @@ class _Rewrite:
             quote = checkpoint.quote
             keys[checkpoint.key] = key
             code = f"{quote}{key}{quote}: {value}"
-            hang = self.placing.hang(checkpoint.mapping, code, self._line_length())
+            hang = self.placing.hang(checkpoint.mapping, code, self.companion.line_length)
             self.edits.append(AddDictEntry(checkpoint.mapping, checkpoint.element, code, hang))
         if old and self.training.scheduler_restored:
             self.notes.append(self._say(
@@ -1480,34 +1410,8 @@ class _Rewrite:
         if not any(loaded) and stepping.epochs is not None and stepping.epochs.done is not None:
             self._resumed(stepping, site)
 
-    def _state(self, value: cst.CSTNode, statement: cst.CSTNode, site: _Site) -> str | None:
-        """The schedule's state as a checkpoint's value, mirrored from the optimizer's."""
-        reference = self._visible(statement, site)
-        guard = self.placing.existence_guard(value)
-        if guard is not None and site.reference.isidentifier():
-            same = self.tree.function(statement) is self.tree.function(site.statement)
-            quoted = guard.replace(self.optimizer.reference, site.reference)
-            return f"{site.reference}.state_dict() if {quoted} else None" if same else None
-        if reference is None:
-            return None
-        if site.declared is not None:
-            return f"{reference}.state_dict() if {reference} is not None else None"
-        return f"{reference}.state_dict()"
-
-    def _visible(self, statement: cst.CSTNode, site: _Site) -> str | None:
-        """The schedule's name at a statement, where it surely exists by then."""
-        home, function = self.tree.function(site.statement), self.tree.function(statement)
-        if function is home:
-            return site.reference if self.placing.dominates(site.statement, statement) else None
-        if "." in site.reference:
-            owner, here = self.names.method_class(home), self.names.method_class(function)
-            same = owner and here and self.names.root_class(owner) is self.names.root_class(here)
-            return site.reference if same else None
-        seen = self._sees(function, home, site.reference)
-        return site.reference if seen and self.tree.order[function] > 0 else None
-
     def _restored(
-        self, restore: Restore, keys: dict[str, str], stepping: Stepping, site: _Site
+        self, restore: Restore, keys: dict[str, str], stepping: Stepping, site: Site
     ) -> bool:
         """Load the schedule's state beside the optimizer's, where a run goes on at its old epoch.
 
@@ -1515,7 +1419,7 @@ class _Rewrite:
         """
         if stepping.epochs is None or stepping.epochs.done is None:
             return False
-        reference = self._visible(restore.statement, site)
+        reference = self.companion.visible(restore.statement, site)
         key = keys.get(restore.key)
         if reference is None or key is None or site.declared is not None:
             return False
@@ -1529,7 +1433,7 @@ class _Rewrite:
         return True
 
     def _fast_forward(
-        self, restore: Restore, reference: str, stepping: Stepping, site: _Site
+        self, restore: Restore, reference: str, stepping: Stepping, site: Site
     ) -> str:
         """For a checkpoint from before the rewrite: as many steps as its epochs made."""
         start = stepping.epochs.done.parts[0]
@@ -1549,12 +1453,12 @@ class _Rewrite:
             f"    {reference}.resume_at({_operand(done + less)} * {_operand(per_epoch)})\n"
         )
 
-    def _steps_per_epoch(self, site: _Site) -> str | None:
+    def _steps_per_epoch(self, site: Site) -> str | None:
         return next(
             (a.partition("=")[2] for a in site.arguments if a.startswith("steps_per_epoch=")), None
         )
 
-    def _resumed(self, stepping: Stepping, site: _Site) -> None:
+    def _resumed(self, stepping: Stepping, site: Site) -> None:
         """A run that starts at a later epoch, without the schedule's state, starts later in it."""
         epochs = stepping.epochs
         outer = epochs.node
@@ -1573,7 +1477,7 @@ class _Rewrite:
             outer, f"{site.reference}.resume_at({_operand(done)} * {_operand(per_epoch)})\n"
         ))
 
-    def _logged(self, stepping: Stepping, site: _Site) -> None:
+    def _logged(self, stepping: Stepping, site: Site) -> None:
         """Log the rate per batch where the script logs per batch and does not log it yet."""
         if self.training.logs_rate or not self.training.batch_logs:
             return
@@ -1586,7 +1490,7 @@ class _Rewrite:
         key = f"{log.quote}{prefix.lstrip('/')}learning_rate{log.quote}"
         inner = log.quote if log.quote in ("'", '"') else '"'
         code = f"{key}: {optimizer}.param_groups[0][{inner}lr{inner}]"
-        hang = self.placing.hang(log.mapping, code, self._line_length())
+        hang = self.placing.hang(log.mapping, code, self.companion.line_length)
         self.edits.append(AddDictEntry(log.mapping, None, code, hang))
 
     def _stepped_node(self, stepping: Stepping) -> cst.BaseExpression:
@@ -1619,7 +1523,7 @@ class _Rewrite:
                     "end it by epochs or by a metric and run again",
                 )
 
-    def _remarks(self, old: Sequence[Scheduler], stepping: Stepping, site: _Site) -> None:
+    def _remarks(self, old: Sequence[Scheduler], stepping: Stepping, site: Site) -> None:
         for stop in stepping.early_stops[:1]:
             self.notes.append(self._say(
                 "warning", "QW150", stop,
@@ -1650,7 +1554,7 @@ class _Rewrite:
             for option in self._dead_options(scheduler):
                 self.notes.append(self._option_note(option, scheduler, site))
 
-    def _option_note(self, option: str, scheduler: Scheduler, site: _Site) -> Verdict:
+    def _option_note(self, option: str, scheduler: Scheduler, site: Site) -> Verdict:
         if option in " ".join(site.arguments):
             return self._say(
                 "warning", "QW153", scheduler.creation,
@@ -1685,20 +1589,6 @@ class _Rewrite:
         return _verdict(self.script, status, code, node, message, hint)
 
 
-@dataclass
-class _Site:
-    """Where the schedule is built. kind: in place of the old one, after the optimizer, before the
-    outer loop, or `late`: before the loop in another method, declared as None in __init__."""
-
-    kind: str
-    statement: cst.CSTNode
-    place: Place
-    reference: str
-    optimizer: str
-    declared: cst.CSTNode | None = None
-    arguments: list[str] = field(default_factory=list)
-
-
 def _operand(text: str) -> str:
     """Parentheses around a text that has an operator outside brackets."""
     depth = 0
@@ -1720,15 +1610,20 @@ def _call(head: str, arguments: Sequence[str], indent: int, length: int, unit: s
     return f"{head}(\n" + "".join(f"{unit}{a},\n" for a in arguments) + ")\n"
 
 
-def _scheduler_key(key: str) -> str:
-    for word, other in (
-        ("optimizer", "scheduler"), ("optimiser", "scheduler"), ("optim", "sched"), ("opt", "sched"),
-    ):
-        if word in key:
-            return key.replace(word, other)
-    return f"{key}_scheduler"
-
-
+_OUT_OF_REACH = {
+    "base-class": (
+        "the optimizer steps in a base class, which classes without a schedule may share",
+        "make the optimizer in the class that holds the loop, or replace by hand",
+    ),
+    "out-of-reach": (
+        "the schedule cannot be reached from the function that steps the optimizer",
+        "pass the optimizer as an argument, or keep both in one class",
+    ),
+    "name-taken": (
+        "the name `{name}` already means something in the function that steps the optimizer",
+        "rename it and run again",
+    ),
+}
 _PROBLEMS = {
     "no-step": (
         "QW110", "no call in this file steps this optimizer",
