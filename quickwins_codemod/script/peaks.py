@@ -42,7 +42,7 @@ _OPERATORS: dict[type, Callable[..., Any]] = {
 def peak_of(script: Script, scheduler: Scheduler, optimizer: Optimizer) -> str | None:
     """"" where the peak is the optimizer's own rate, else its code; None where it is not known."""
     if scheduler.custom is not None:
-        return _own_class(script, scheduler)
+        return _own_class(script, scheduler, optimizer)
     call = scheduler.creation
     if scheduler.class_name == "CyclicLR":
         return next(
@@ -65,7 +65,7 @@ def _is_unit_rate(optimizer: Optimizer) -> bool:
     return False
 
 
-def _own_class(script: Script, scheduler: Scheduler) -> str | None:
+def _own_class(script: Script, scheduler: Scheduler, optimizer: Optimizer) -> str | None:
     owner = scheduler.custom
     init = script.names.method(owner, "__init__")
     if init is None:
@@ -74,7 +74,9 @@ def _own_class(script: Script, scheduler: Scheduler) -> str | None:
     if given is None:
         return None
     codes = {name: script.tree.code(value) for name, value in given.items()}
-    found = {_matched(script, owner, init, codes, trial) for trial in _TRIALS}
+    made = frozenset(optimizer.creations)
+    driven = {name for name, value in given.items() if script.names.creations(value) & made}
+    found = {_matched(script, owner, init, codes, driven, trial) for trial in _TRIALS}
     return found.pop() if len(found) == 1 else None
 
 
@@ -83,12 +85,17 @@ class _Unknown(Exception):
 
 
 def _matched(
-    script: Script, owner: cst.ClassDef, init: cst.FunctionDef, codes: dict[str, str], trial: tuple
+    script: Script,
+    owner: cst.ClassDef,
+    init: cst.FunctionDef,
+    codes: dict[str, str],
+    driven: set[str],
+    trial: tuple,
 ) -> str | None:
     """How the peak is written in terms of the constructor's arguments, for one set of values."""
     sheet = _Sheet(script, owner)
     try:
-        values = sheet.construct(init, trial)
+        values = sheet.construct(init, driven, trial)
         rates = sheet.rates()
     except (_Unknown, ArithmeticError, ValueError, TypeError, RecursionError):
         return None
@@ -130,14 +137,17 @@ class _Sheet:
         self.attributes: dict[str, Any] = {}
         self.written: list[float] = []
 
-    def construct(self, init: cst.FunctionDef, trial: tuple) -> dict[str, float]:
+    def construct(
+        self, init: cst.FunctionDef, driven: set[str], trial: tuple
+    ) -> dict[str, float]:
+        """Run __init__; driven: the parameters that are the optimizer. Returns the other values."""
         node = self._parsed(init)
         names = [a.arg for a in node.args.args[1:]]
         made = iter(trial)
         values: dict[str, float] = {}
         local: dict[str, Any] = {}
         for name in names:
-            if "optim" in name.lower() or name in ("opt", "model"):
+            if name in driven:
                 local[name] = _OPTIMIZER
             else:
                 values[name] = local[name] = next(made, 3.0)
