@@ -15,18 +15,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InsertBefore:
-    """Statements placed above a statement and the comment that belongs to it."""
+    """Statements placed above a statement and the comment that belongs to it.
+
+    below_comment: between the comment and the statement instead.
+    """
 
     anchor: cst.CSTNode
     code: str
+    below_comment: bool = False
 
 
 @dataclass(frozen=True)
 class InsertAfter:
-    """Statements placed directly below a statement."""
+    """Statements placed directly below a statement.
+
+    rank: of several insertions at one place, the lower stands nearer to the statement.
+    """
 
     anchor: cst.CSTNode
     code: str
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,15 @@ class AddDictEntry:
 
 
 @dataclass(frozen=True)
+class Wrap:
+    """A run of statements of one block put under a header: `with autocast(device):`."""
+
+    first: cst.CSTNode
+    last: cst.CSTNode
+    header: str
+
+
+@dataclass(frozen=True)
 class RemoveImport:
     """One name taken out of a `from … import …`, or the statement where it is the only one."""
 
@@ -94,13 +111,21 @@ class RemoveImport:
 
 
 Edit = Union[
-    InsertBefore, InsertAfter, Remove, Replace, AddArgument, AddParameter, AddDictEntry, RemoveImport
+    InsertBefore,
+    InsertAfter,
+    Remove,
+    Replace,
+    Wrap,
+    AddArgument,
+    AddParameter,
+    AddDictEntry,
+    RemoveImport,
 ]
 
 
 def target(edit: Edit) -> cst.CSTNode:
     """The node of the original tree that an edit is about."""
-    for name in ("anchor", "node", "call", "function", "mapping", "statement"):
+    for name in ("anchor", "node", "call", "function", "mapping", "statement", "first"):
         if hasattr(edit, name):
             return getattr(edit, name)
     raise TypeError(edit)

@@ -67,8 +67,8 @@ def rewrite(text: str, rule: str, options: object) -> tuple[str, tuple[Verdict, 
     verdicts = _in_order(findings)
     if not any(f.edits for f in findings):
         return text, verdicts
-    new = _rewritten(script, findings, settings, None)
-    _check(text, new, script, findings, transforms, settings)
+    new, edits = _rewritten(script, findings, settings, None)
+    _check(text, new, script, findings, edits, transforms, settings)
     return new, verdicts
 
 
@@ -92,11 +92,11 @@ def _processed(
     if not any(f.edits for f in findings):
         return FileOutcome(relative, file_status(verdicts), verdicts, before=source.data)
     try:
-        new = _rewritten(script, findings, settings, _importer(source, context))
+        new, edits = _rewritten(script, findings, settings, _importer(source, context))
         data = source.encode(new)
         if decode(source.path, data).text != new:
             raise SelfCheckError("the encoding does not hold the new text")
-        _check(source.text, new, script, findings, transforms, settings, neighbours)
+        _check(source.text, new, script, findings, edits, transforms, settings, neighbours)
     except (SelfCheckError, UnicodeEncodeError) as error:
         verdict = Verdict(
             FILE_RULE, "refused", "QW005", 1, 1, f"the rewrite failed its self-check: {error}",
@@ -177,14 +177,14 @@ def _rewritten(
     findings: Sequence[Finding],
     settings: Settings,
     importer: tuple[Source, Path] | None,
-) -> str:
+) -> tuple[str, list[Edit]]:
     from quickwins_codemod.rewriting import ConflictingEdits, apply_edits
 
     edits = [e for f in findings for e in f.edits]
     names = frozenset(n for f in findings for n in f.runtime_names)
     try:
         edits = [*edits, *_imports(script, names, edits, settings, importer)]
-        return apply_edits(script.tree, edits).code
+        return apply_edits(script.tree, edits).code, edits
     except ConflictingEdits as error:
         raise SelfCheckError(str(error)) from None
 
@@ -219,6 +219,7 @@ def _check(
     new: str,
     script: Script,
     findings: Sequence[Finding],
+    edits: Sequence[Edit],
     transforms: Sequence[Transform],
     settings: Settings,
     neighbours: Neighbours | None = None,
@@ -230,7 +231,7 @@ def _check(
         _compiles(new)
     except SourceError as error:
         raise SelfCheckError(f"line {error.line} {error.message}") from None
-    stray = stray_line(old, new, script, [e for f in findings for e in f.edits])
+    stray = stray_line(old, new, script, edits)
     if stray is not None:
         raise SelfCheckError(f"line {stray} differs, which was not planned")
     second = _findings(_read(_parse(new), neighbours), transforms, settings)

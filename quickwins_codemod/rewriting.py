@@ -23,6 +23,7 @@ from quickwins_codemod.edits import (
     Remove,
     RemoveImport,
     Replace,
+    Wrap,
     target,
 )
 from quickwins_codemod.script.branches import emptied
@@ -51,13 +52,19 @@ class _Rewriter:
         self.after: dict[cst.CSTNode, list[str]] = {}
         self.removed: dict[cst.CSTNode, str | None] = {}
         self.changed: dict[cst.CSTNode, list[Edit]] = {}
-        for edit in edits:
+        self.wraps: dict[cst.CSTNode, Wrap] = {}
+        self.below_comment: set[cst.CSTNode] = set()
+        for edit in sorted(edits, key=lambda e: getattr(e, "rank", 0)):
             if isinstance(edit, InsertBefore):
                 self.before.setdefault(edit.anchor, []).append(edit.code)
+                if edit.below_comment:
+                    self.below_comment.add(edit.anchor)
             elif isinstance(edit, InsertAfter):
                 self.after.setdefault(edit.anchor, []).append(edit.code)
             elif isinstance(edit, Remove):
                 self.removed[edit.node] = edit.topic
+            elif isinstance(edit, Wrap):
+                self.wraps[edit.first] = edit
             elif isinstance(edit, RemoveImport) and _takes_all(edit.statement, edits):
                 self.removed[edit.statement] = None
             else:
@@ -69,7 +76,7 @@ class _Rewriter:
         for node, found in self.changed.items():
             if sum(isinstance(e, Replace) for e in found) > 1:
                 raise ConflictingEdits(f"{tree.code(node)[:40]} is replaced twice")
-        touched = [*self.before, *self.after, *self.removed, *self.changed]
+        touched = [*self.before, *self.after, *self.removed, *self.changed, *self.wraps]
         self.left_over: dict[cst.CSTNode, list[cst.EmptyLine]] = {}
         self.dirty = {a for node in touched for a in tree.ancestors(node)} | set(self.changed)
 
@@ -111,8 +118,15 @@ class _Rewriter:
             return self._small(body)
         new: list[cst.CSTNode] = []
         held: list[cst.EmptyLine] = []  # what stood above a removed statement and stays
-        for item in body:
-            inner = list(item.body) if isinstance(item, cst.SimpleStatementLine) else [item]
+        items = list(body)
+        while items:
+            item = items.pop(0)
+            wrap = self.wraps.pop(_smalls(item)[0], None)
+            if wrap is not None:
+                new += self._wrapped(block, wrap, [item, *items])
+                del items[: self._wrapped_length - 1]
+                continue
+            inner = list(_smalls(item))
             alone = len(inner) == 1
             above = [c for s in inner[:1] for c in self.before.get(s, ())]
             below = [c for s in inner[-1:] for c in self.after.get(s, ())]
@@ -146,7 +160,12 @@ class _Rewriter:
                 )
                 held = []
             if above:
-                statements = [*(s for code in above for s in self._parsed(code)), *statements]
+                inserted = [s for code in above for s in self._parsed(code)]
+                if inner[0] in self.below_comment:
+                    first = statements[0]
+                    inserted[0] = inserted[0].with_changes(leading_lines=first.leading_lines)
+                    statements[0] = first.with_changes(leading_lines=[])
+                statements = [*inserted, *statements]
             new += statements
             new += [s for code in below for s in self._parsed(code)]
         while held and held[0].comment is None:  # a blank line at the end of a block says nothing
@@ -155,6 +174,26 @@ class _Rewriter:
         if not new and isinstance(block, cst.IndentedBlock):
             new = [cst.parse_statement("pass")]
         return new
+
+    def _wrapped(
+        self, block: cst.CSTNode, wrap: Wrap, items: Sequence[cst.CSTNode]
+    ) -> list[cst.CSTNode]:
+        """The statements from wrap.first to wrap.last under its header."""
+        ends = [i for i, item in enumerate(items) if _smalls(item)[-1] is wrap.last]
+        if not ends:
+            raise ConflictingEdits("a line is shared by what is wrapped and what is not")
+        self._wrapped_length = ends[0] + 1
+        inside = items[: ends[0] + 1]
+        after = self.after.pop(wrap.last, [])
+        body = self._block(block, inside)
+        header = cst.parse_statement(f"{wrap.header}\n    pass\n")
+        first = body[0]
+        body[0] = first.with_changes(leading_lines=[])
+        wrapped = header.with_changes(
+            body=cst.IndentedBlock(body=body), leading_lines=first.leading_lines
+        )
+        self._wrapped_length = ends[0] + 1
+        return [wrapped, *(s for code in after for s in self._parsed(code))]
 
     def _replaced_line(
         self, old: cst.SimpleStatementLine, new: cst.SimpleStatementLine, edits: list[Edit]
@@ -391,6 +430,10 @@ def _with_parameter(function: cst.FunctionDef, code: str) -> cst.FunctionDef:
     params.append(parameter.with_changes(
         comma=tail, whitespace_after_param=last.whitespace_after_param))
     return function.with_changes(params=function.params.with_changes(params=params))
+
+
+def _smalls(item: cst.CSTNode) -> Sequence[cst.CSTNode]:
+    return item.body if isinstance(item, cst.SimpleStatementLine) else [item]
 
 
 def _is_block(node: cst.CSTNode) -> bool:

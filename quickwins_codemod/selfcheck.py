@@ -1,12 +1,11 @@
-"""Only planned lines differ: the new text against the old, and against the edits' own places."""
+"""Only planned lines differ: every other line of the old text is in the new one, in its order."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, Replace, target
+from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, Replace, Wrap, target
 from quickwins_codemod.script.facts import Script
 
 if TYPE_CHECKING:
@@ -20,12 +19,13 @@ def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int
     and code that was not asked for cannot come out of text that was not touched.
     """
     planned = _planned_lines(script, edits)
-    matcher = difflib.SequenceMatcher(None, old.split("\n"), new.split("\n"), autojunk=False)
-    for tag, start, end, *_ in matcher.get_opcodes():
-        if tag in ("replace", "delete"):
-            for line in range(start + 1, end + 1):
-                if line not in planned and old.split("\n")[line - 1].strip():
-                    return line
+    rest = iter(new.split("\n"))
+    for number, line in enumerate(old.split("\n"), start=1):
+        if number in planned or not line.strip():
+            continue
+        # Each line that nobody planned to touch must come next among the new ones, in its order.
+        if all(line != other for other in rest):
+            return number
     return None
 
 
@@ -36,6 +36,8 @@ def _planned_lines(script: Script, edits: Sequence[Edit]) -> set[int]:
     for edit in edits:
         node = target(edit)
         first, last = script.tree.span(node)
+        if isinstance(edit, Wrap):
+            last = script.tree.span(edit.last)[1]
         if not isinstance(edit, (InsertBefore, InsertAfter)):
             planned.update(range(first, last + 1))
         elif first == last:

@@ -721,6 +721,23 @@ QW156 a pairwise loss
     What to do: train once with the rewrite and once without, and compare the ranking metric. Keep
     the old schedule where it wins: exclude the file, or `--ignore onecycle` for it.
 
+QW158 the old schedule had a warm-up
+    What it does: the script is rewritten with a peak of 1 x the optimizer's own rate, not 3 x.
+
+    Why: who writes a warm-up chooses the optimizer's rate as the highest one of the run. The factor
+    of 3 was measured where a rate was constant or fell from the start.
+
+    Example:
+
+        scheduler = optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+        for epoch in range(epochs):
+            for batch in loader:
+                ...
+                optimizer.step()
+            scheduler.step()
+
+    What to do: nothing, or try a higher peak by `--max-lr-factor` and compare.
+
 QW157 the script's own schedule class is left unused
     What it does: the script is rewritten; the class stays in the file.
 
@@ -1080,7 +1097,14 @@ class _Rewrite:
                     f"the highest rate that {scheduler.class_name} reaches cannot be read from the source",
                     "set max_lr in [tool.quickwins.onecycle] or by --max-lr",
                 )
-            if peak:
+            if peak == "own" and self.options.max_lr_factor == Options().max_lr_factor:
+                self.notes.append(self._say(
+                    "warning", "QW158", scheduler.creation,
+                    f"{scheduler.class_name} climbed to the optimizer's own rate, so the peak stays 1 x that",
+                    "give --max-lr-factor to choose another",
+                ))
+                return "max_lr_factor=1.0"
+            if peak and peak != "own":
                 return f"max_lr={peak}"
         return f"max_lr_factor={self.options.max_lr_factor!r}"
 

@@ -290,7 +290,7 @@ class Conditions:
                 left, right = right, left
             if not (isinstance(left, cst.BinaryOperation) and isinstance(left.operator, cst.Modulo)):
                 return None
-            if self.tree.code(right) == f"{self.tree.code(left.right)} - 1":
+            if self.tree.plain(right) == f"{self.tree.plain(left.right)}-1":
                 rest = "last"
             elif literal_value(right) != 0:
                 return None
@@ -427,12 +427,12 @@ class Conditions:
         """Whether two expressions are the same loader, or a progress bar around it."""
         if over is None:
             return False
-        if self.tree.code(node) == self.tree.code(over):
+        if self.tree.plain(node) == self.tree.plain(over):
             return True
         variable = self.names.variable(node)
         found = self.names.assignments.get(variable, []) if variable is not None else []
         return len(found) == 1 and isinstance(found[0].value, cst.Call) and any(
-            self.tree.code(a.value) == self.tree.code(over) for a in found[0].value.args[:1]
+            self.tree.plain(a.value) == self.tree.plain(over) for a in found[0].value.args[:1]
         )
 
     # -- limits ------------------------------------------------------------------------------------

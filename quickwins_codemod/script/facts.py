@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import libcst as cst
 
+    from quickwins_codemod.script.forwards import Forwards
     from quickwins_codemod.script.names import Names, Variable
+    from quickwins_codemod.script.neighbours import Neighbours
     from quickwins_codemod.script.placing import Placing
     from quickwins_codemod.script.records import Records
     from quickwins_codemod.script.tree import Tree
@@ -225,6 +227,7 @@ class Script:
     is_test: bool = False
     foreign_steps: tuple[tuple[cst.Call, bool], ...] = ()
     unnamed: tuple[cst.Call, ...] = ()
+    neighbours: Neighbours | None = None
 
     def runtime_name(self, name: str) -> str:
         """What a name of the bundled runtime is called in this script."""
@@ -232,8 +235,14 @@ class Script:
 
         return runtime_name(self, name)
 
+    def forwards(self) -> Forwards:
+        """The reading for mixed precision, made on demand."""
+        from quickwins_codemod.script.forwards import Forwards
+
+        return Forwards(self)
+
     def peak(self, scheduler: Scheduler, optimizer: Optimizer) -> str | None:
-        """The highest rate of a schedule: "" where it is the optimizer's own, else its code."""
+        """The highest rate of a schedule as code, "" or "own"; see peaks.peak_of."""
         from quickwins_codemod.script.peaks import peak_of
 
         return peak_of(self, scheduler, optimizer)

@@ -26,7 +26,9 @@ def runtime_name(script: Script, name: str) -> str:
     if dotted in (f"quickwins_runtime.{name}", f"quickwins_codemod.runtime.{name}"):
         return name
     taken = any(name in names for names in script.names._locals.values())
-    return f"{_ALIAS}{name}" if taken else name
+    if not taken:
+        return name
+    return f"{_ALIAS.lower()}_{name}" if name[0].islower() else f"{_ALIAS}{name}"
 
 
 def import_edit(

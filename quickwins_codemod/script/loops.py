@@ -286,7 +286,8 @@ class Loops:
         for jump in self.tree.all(cst.Continue):
             loop = next(a for a in self.tree.ancestors(jump) if isinstance(a, LOOPS))
             if loop is outer and self.tree.order[jump] < self.tree.order[top]:
-                raise Unclear("condition", jump, "continue")
+                tested = next((a.test for a in self.tree.ancestors(jump) if isinstance(a, cst.If)), jump)
+                raise Unclear("condition", jump, self.tree.code(tested))
 
     def _statement_within(
         self, inner: cst.CSTNode, outer: cst.CSTNode, frames: list[Frame]
@@ -446,7 +447,7 @@ class Loops:
 
     def _same(self, left: _Slot, right: _Slot) -> bool:
         def text(slot: _Slot) -> list[tuple[str, bool]]:
-            return [(self.tree.code(test), negated) for test, negated, _ in slot.conditions]
+            return [(self.tree.plain(test), negated) for test, negated, _ in slot.conditions]
 
         return text(left) == text(right)
 
@@ -535,9 +536,9 @@ class Loops:
     def _breaks_too(self, inner: cst.Break, loop: cst.CSTNode) -> bool:
         """The loop over epochs ends by the same test as the loop over batches."""
         tested = next(a for a in self.tree.ancestors(inner) if isinstance(a, cst.If))
-        wanted = self.tree.code(tested.test)
+        wanted = self.tree.plain(tested.test)
         return any(
-            self.tree.code(a.test) == wanted
+            self.tree.plain(a.test) == wanted
             for found in self._breaks(loop)
             for a in self.tree.ancestors(found)
             if isinstance(a, cst.If)
@@ -628,7 +629,7 @@ class Loops:
         for _ in range(8):
             if isinstance(node, cst.IfExp):
                 arms = [self._unwrapped(arm, loop) for arm in (node.body, node.orelse)]
-                if self.tree.code(arms[0]) != self.tree.code(arms[1]):
+                if self.tree.plain(arms[0]) != self.tree.plain(arms[1]):
                     raise Unclear("unknown-length", node, self.tree.code(node))
                 return arms[0]
             if isinstance(node, cst.Call) and node.args and not self._is_range(node):
@@ -696,7 +697,7 @@ class Loops:
         """`range(start, start + n)` as n."""
         if isinstance(stop, cst.BinaryOperation) and isinstance(stop.operator, cst.Add):
             for one, other in ((stop.left, stop.right), (stop.right, stop.left)):
-                if self.tree.code(one) == self.tree.code(start):
+                if self.tree.plain(one) == self.tree.plain(start):
                     return Count((other,), depth)
         return Count(("len(", call, ")"), depth)
 
@@ -723,8 +724,8 @@ class Loops:
 
     def _reads_same(self, start: cst.CSTNode, stop: cst.CSTNode) -> bool:
         """`range(start, start + n)`: the loop runs n times from wherever it begins."""
-        code = self.tree.code(start)
-        return any(self.tree.code(n) == code for n in walk(stop) if type(n) is type(start))
+        code = self.tree.plain(start)
+        return any(self.tree.plain(n) == code for n in walk(stop) if type(n) is type(start))
 
     # -- does it have a length -----------------------------------------------------------------
 

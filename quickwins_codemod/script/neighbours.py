@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,6 +46,17 @@ class Neighbours:
         if path is None:
             return None
         return _module(path).loader(name, index, attribute)
+
+    def sources(self, dotted: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """The text of each imported module that lies in the repository, with its path."""
+        seen = set()
+        for name in dotted:
+            for module in (name, name.rpartition(".")[0]):
+                path = self._find(module) if module.strip(".") else None
+                if path is not None and path not in seen:
+                    seen.add(path)
+                    yield path.name, _text(path)
+                    break
 
     def is_harmless(self, dotted: str) -> bool:
         """Whether a function of the repository neither steps anything nor touches a rate."""
@@ -178,6 +189,13 @@ def _bound(function: ast.FunctionDef, name: str) -> Iterator[ast.expr | None]:
                     yield node.value
                 elif any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(target)):
                     yield None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 @lru_cache(maxsize=128)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ import libcst as cst
 from quickwins_codemod.script.conditions import literal_value
 from quickwins_codemod.script.facts import Optimizer, Scheduler, Script
 
+#: What stands for a peak that the old schedule climbed to: the optimizer's own rate.
+OWN_RATE = "own"
 _BASE = 0.013
 _STEPS = 160
 _TRIALS = ((7.0, 11.0, 23.0, 31.0), (12.0, 5.0, 40.0, 19.0), (29.0, 17.0, 6.0, 13.0))
@@ -40,7 +43,10 @@ _OPERATORS: dict[type, Callable[..., Any]] = {
 
 
 def peak_of(script: Script, scheduler: Scheduler, optimizer: Optimizer) -> str | None:
-    """"" where the peak is the optimizer's own rate, else its code; None where it is not known."""
+    """The code of the highest rate that a schedule reaches; None where it is not known.
+
+    "" where it starts at the optimizer's own rate and falls, OWN_RATE where it climbs to it first.
+    """
     if scheduler.custom is not None:
         return _own_class(script, scheduler, optimizer)
     call = scheduler.creation
@@ -52,7 +58,21 @@ def peak_of(script: Script, scheduler: Scheduler, optimizer: Optimizer) -> str |
         )
     if scheduler.class_name in ("LambdaLR", "MultiplicativeLR") and _is_unit_rate(optimizer):
         return None  # lr=1.0 and a lambda that gives the rate itself
-    return ""
+    parts = (scheduler, *scheduler.children)
+    return OWN_RATE if any(_climbs(script, part) for part in parts) else ""
+
+
+def _climbs(script: Script, scheduler: Scheduler) -> bool:
+    """A warm-up: by its name, LinearLR with a start below 1, or a lambda that is named for one."""
+    if scheduler.class_name in ("LinearLR", "ConstantLR"):
+        return True
+    return re.search(r"warm.?up(?!.*restart)", _said_of(script, scheduler), re.IGNORECASE) is not None
+
+
+def _said_of(script: Script, scheduler: Scheduler) -> str:
+    """The name of a schedule, and for a LambdaLR what it is given."""
+    given = script.tree.code(scheduler.creation) if scheduler.class_name == "LambdaLR" else ""
+    return f"{scheduler.class_name} {given}"
 
 
 def _is_unit_rate(optimizer: Optimizer) -> bool:
@@ -103,7 +123,7 @@ def _matched(
         return None
     peak = max(rates)
     if math.isclose(peak, _BASE, rel_tol=0.02):
-        return ""
+        return OWN_RATE if rates[0] < 0.5 * peak else ""
     for name, value in values.items():
         if name in codes and math.isclose(peak, value, rel_tol=0.02):
             return codes[name]

@@ -10,7 +10,7 @@ import libcst as cst
 
 from quickwins_codemod.script.branches import emptied
 from quickwins_codemod.script.conditions import Conditions, literal_value
-from quickwins_codemod.script.facts import Count, Frame
+from quickwins_codemod.script.facts import Count, Frame, Training
 from quickwins_codemod.script.names import Names, Variable, all_parameters, names_in
 from quickwins_codemod.script.tree import Tree, statements_of, walk
 
@@ -584,6 +584,46 @@ class Placing:
             if not self.conditions.changes_within(ancestor.test, loop):
                 return ancestor.test
         return None
+
+    def is_statement(self, call: cst.Call) -> bool:
+        """Whether a call stands alone as a statement."""
+        return isinstance(self.tree.parents.get(call), cst.Expr)
+
+    def outermost_loop(self, node: cst.CSTNode, function: cst.CSTNode) -> cst.CSTNode:
+        """The outermost loop of a function around a node, or the node's own statement."""
+        found = self.tree.statement(node)
+        for ancestor in self.tree.ancestors(node):
+            if ancestor is function:
+                break
+            if isinstance(ancestor, (cst.For, cst.While)):
+                found = ancestor
+        return found
+
+    def is_accumulation(self, condition: cst.If, training: Training) -> bool:
+        """Whether an `if` around a step is the boundary of gradient accumulation."""
+        loop = next((a for a in self.tree.ancestors(condition) if isinstance(a, cst.For)), None)
+        if loop is None:
+            return False
+        outer = next((a for a in self.tree.ancestors(loop) if isinstance(a, cst.For)), None)
+        frame = Frame(self.tree.function(loop), None)
+        over = loop.iter.args[0].value if isinstance(loop.iter, cst.Call) and loop.iter.args else loop.iter
+        found = self.conditions.accumulation(condition.test, False, loop, outer, frame, over)
+        return found is not None and found.kind != "every"
+
+    def may_follow(self, first: cst.CSTNode, second: cst.CSTNode) -> bool:
+        """Whether both run in one pass: they are not in two branches of one `if`."""
+        below = first
+        for ancestor in self.tree.ancestors(first):
+            if isinstance(ancestor, cst.If) and self.tree.is_within(second, ancestor):
+                mine = below is ancestor.body
+                other = self.tree.is_within(second, ancestor.body)
+                return mine == other
+            below = ancestor
+        return True
+
+    def ancestor_in(self, node: cst.CSTNode, block: cst.CSTNode) -> cst.CSTNode | None:
+        """The statement of a block that holds a node."""
+        return next((s for s in statements_of(block) if self.tree.is_within(node, s)), None)
 
     def existence_guard(self, value: cst.CSTNode) -> str | None:
         """The test in `x.state_dict() if "x" in locals() else None`."""

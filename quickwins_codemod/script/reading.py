@@ -50,6 +50,7 @@ def read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
         neighbours is not None and bool(_TEST_FILE.search(neighbours.script.name)),
         tuple((step, finder.sets_rate_itself(step)) for step in foreign),
         tuple(finder.unnamed()),
+        neighbours,
     )
 
 

@@ -198,9 +198,12 @@ class Records:
 
     def reads_rate(self, node: cst.BaseExpression, depth: int = 0) -> bool:
         """Whether an expression is a learning rate: read from a group, or a name for one."""
-        code = self.tree.code(node)
-        if code.endswith((".get_last_lr()[0]", '["lr"]', "['lr']")):
-            return True
+        if isinstance(node, cst.Subscript) and len(node.slice) == 1:
+            index = node.slice[0].slice
+            if isinstance(index, cst.Index) and literal_value(index.value) == "lr":
+                return True
+            if self.tree.plain(node).endswith(".get_last_lr()[0]"):
+                return True
         variable = self.names.variable(node) if isinstance(node, cst.Name) else None
         found = self.names.assignments.get(variable, []) if variable is not None else []
         return depth < 3 and bool(found) and all(

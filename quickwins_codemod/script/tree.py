@@ -137,6 +137,10 @@ class Tree:
             self._codes[node] = self.module.code_for_node(node).strip()
         return self._codes[node]
 
+    def plain(self, node: cst.CSTNode) -> str:
+        """The source text without white space, for comparing code whatever its layout."""
+        return "".join(self.code(node).split())
+
     def position(self, node: cst.CSTNode) -> Position:
         return self._positions.start(node)
 

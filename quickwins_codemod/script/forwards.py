@@ -1,0 +1,496 @@
+"""Forward passes and backward calls: what belongs under autocast, and what reads gradients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from quickwins_codemod.script.conditions import Conditions, literal_value
+from quickwins_codemod.script.facts import Problem, Script, Training
+from quickwins_codemod.script.names import Variable, names_in
+from quickwins_codemod.script.tree import LOOPS, walk
+
+#: Methods of a model that are no forward pass.
+_PLAIN_METHODS = {
+    "train", "eval", "to", "cuda", "cpu", "parameters", "named_parameters", "zero_grad", "state_dict",
+    "load_state_dict", "modules", "named_modules", "children", "requires_grad_", "apply", "half",
+    "float", "double", "register_buffer", "buffers", "named_buffers", "share_memory", "compile",
+}
+#: The hazards below, as they read in the text of another module.
+_HAZARD_TEXT = re.compile(
+    r"masked_fill_?\([^()]*(\([^()]*\))?[^()]*-\s*(1e(9|1\d)|1e\+09|9e15|10+\d{9})"
+    r"|\bBCELoss\(|\bbinary_cross_entropy\(|autograd\.Function\b|sparse\.mm\("
+)
+_CLIP = re.compile(r"clip_?grad|grad_?norm|gradient_?clip|clip_?gradient", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The statements of one block that compute a loss, up to its backward call.
+
+    statements: from the first forward pass to the last statement of the loss; empty where the
+    backward call computes the loss itself. loss: what backward() is called on.
+    """
+
+    backward: cst.Call
+    loss: cst.BaseExpression
+    statements: tuple[cst.CSTNode, ...]
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One call that steps an optimizer, the optimizer as it is named there, and its training."""
+
+    call: cst.Call
+    optimizer: cst.BaseExpression
+    training: Training
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One function's (or the module's) backward calls and optimizer steps.
+
+    readers: statements between backward and step that read gradients, in source order.
+    scaler: the scaler's name where backward is scaled already.
+    """
+
+    function: cst.CSTNode
+    backwards: tuple[cst.Call, ...]
+    steps: tuple[Stepped, ...]
+    readers: tuple[cst.CSTNode, ...]
+    scaler: str | None
+    under_autocast: bool
+
+
+class Forwards:
+    """Reads the training steps of one script for mixed precision."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.tree, self.names = script.tree, script.names
+        self.conditions = Conditions(script.tree, script.names)
+        self.models = self._models()
+
+    # -- models -------------------------------------------------------------------------------
+
+    def _models(self) -> set[Variable]:
+        """Variables whose parameters() or train() are asked for."""
+        found = set()
+        for call in self.tree.all(cst.Call):
+            func = call.func
+            if isinstance(func, cst.Attribute) and func.attr.value in (
+                "parameters", "named_parameters", "train", "eval"
+            ):
+                variable = self.names.variable(func.value)
+                if variable is not None:
+                    found.add(variable)
+        return found
+
+    def is_model(self, node: cst.BaseExpression) -> bool:
+        """Whether an expression is a model, or a part of one (`model.encoder`, `model.module`)."""
+        while True:
+            variable = self.names.variable(node)
+            if variable is not None:
+                if variable in self.models or self._same_as_model(variable):
+                    return True
+            if isinstance(node, cst.Attribute):
+                node = node.value
+            else:
+                return False
+
+    def _same_as_model(self, variable: Variable) -> bool:
+        if not isinstance(variable.scope, cst.FunctionDef):
+            return False
+        values = self.names.parameter_values(variable.scope, variable.name)
+        return any(self.names.variable(v) in self.models for v in values)
+
+    def is_forward(self, call: cst.Call) -> bool:
+        """A call of a model, of a method of it, or of a helper that is given the model."""
+        func = call.func
+        if isinstance(func, cst.Attribute):
+            if func.attr.value in _PLAIN_METHODS:
+                return False
+            if self.is_model(func) or self.is_model(func.value):
+                return not self._is_self(func.value) or self.is_model(func)
+        elif self.is_model(func):
+            return True
+        helper = self.names.callee(call)
+        given = any(self.is_model(a.value) for a in call.args)
+        if given and helper is not None:
+            return not any(isinstance(n, cst.Call) and self._is_backward(n) for n in walk(helper))
+        return helper is not None and self._runs_model(helper)
+
+    def _is_self(self, node: cst.BaseExpression) -> bool:
+        return isinstance(node, cst.Name) and self.names.instance_class(node) is not None
+
+    def _runs_model(self, function: cst.FunctionDef) -> bool:
+        """A helper method whose body calls the model and that steps nothing itself."""
+        calls = [n for n in walk(function.body) if isinstance(n, cst.Call)]
+        if any(self._is_backward(c) for c in calls):
+            return False
+        return any(
+            isinstance(c.func, (cst.Name, cst.Attribute))
+            and self.is_model(c.func)
+            and not (isinstance(c.func, cst.Attribute) and c.func.attr.value in _PLAIN_METHODS)
+            for c in calls
+        )
+
+    # -- training steps -------------------------------------------------------------------------
+
+    def steps(self) -> list[TrainingStep]:
+        """Every function that calls backward(), with what it steps."""
+        by_function: dict[cst.CSTNode, list[cst.Call]] = {}
+        for call in self.tree.all(cst.Call):
+            if self._is_backward(call):
+                by_function.setdefault(self.tree.function(call), []).append(call)
+        return [self._step(function, calls) for function, calls in by_function.items()]
+
+    def _is_backward(self, call: cst.Call) -> bool:
+        return isinstance(call.func, cst.Attribute) and call.func.attr.value == "backward"
+
+    def _step(self, function: cst.CSTNode, backwards: list[cst.Call]) -> TrainingStep:
+        stepped = []
+        for training in self.script.trainings:
+            made = frozenset(training.optimizer.creations)
+            for site in training.sites:
+                if self.tree.function(site) is function:
+                    direct = bool(self.names.creations(site.func.value) & made)
+                    node = site.func.value if direct else site.args[0].value
+                    stepped.append(Stepped(site, node, training))
+        stepped.sort(key=lambda s: self.tree.order[s.call])
+        scalers = [self._scaler(b) for b in backwards]
+        return TrainingStep(
+            function=function,
+            backwards=tuple(backwards),
+            steps=tuple(stepped),
+            readers=tuple(self._readers(backwards, stepped)),
+            scaler=next((s for s in scalers if s is not None), None),
+            under_autocast=self._has_autocast(function),
+        )
+
+    def _scaler(self, backward: cst.Call) -> str | None:
+        scaled = backward.func.value
+        if isinstance(scaled, cst.Call) and isinstance(scaled.func, cst.Attribute):
+            if scaled.func.attr.value == "scale":
+                return self.tree.code(scaled.func.value)
+        return None
+
+    def _has_autocast(self, function: cst.CSTNode) -> bool:
+        return any(
+            isinstance(n, cst.Call) and self.tree.code(n.func).endswith("autocast")
+            for n in walk(function)
+        )
+
+    def _readers(self, backwards: list[cst.Call], steps: list[Stepped]) -> Iterator[cst.CSTNode]:
+        """Small statements between the first backward and the last step that read gradients."""
+        if not steps:
+            return
+        first = min(self.tree.order[b] for b in backwards)
+        last = max(self.tree.order[s.call] for s in steps)
+        seen: set[cst.CSTNode] = set()
+        for kind in (cst.Call, cst.Attribute):
+            for node in self.tree.all(kind):
+                if first < self.tree.order[node] < last and self.reads_gradients(node):
+                    statement = self.tree.statement(node)
+                    function = self.tree.function(node)
+                    if function is self.tree.function(backwards[0]) and statement not in seen:
+                        seen.add(statement)
+        yield from sorted(seen, key=self.tree.order.__getitem__)
+
+    def reads_gradients(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.Attribute):
+            return node.attr.value == "grad" and self.tree.code(node.value) != "torch.autograd"
+        if isinstance(node, cst.Call):
+            name = self.tree.code(node.func).rpartition(".")[2]
+            if _CLIP.search(name):
+                return True
+            helper = self.names.callee(node)
+            return helper is not None and any(
+                isinstance(n, cst.Attribute) and n.attr.value == "grad" for n in walk(helper.body)
+            )
+        return False
+
+    # -- the region under autocast ----------------------------------------------------------------
+
+    def region(self, backward: cst.Call) -> Region | Problem:
+        """What has to stand under autocast for one backward call."""
+        statement = self.tree.statement(backward)
+        if not (isinstance(statement, cst.Expr) and statement.value is backward):
+            return Problem("backward-form", backward)
+        loss = backward.func.value
+        if any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(loss)):
+            return Region(backward, loss, ())
+        siblings = self.tree.siblings(statement)
+        above = siblings[: next(i for i, s in enumerate(siblings) if s is statement)]
+        needed = {n.value for n in names_in(loss)} | self._attributes(loss)
+        chosen: list[int] = []
+        for index in range(len(above) - 1, -1, -1):
+            bound = self._bound(above[index])
+            if bound & needed:
+                chosen.append(index)
+                needed |= self._read(above[index])
+        forwards = [i for i in chosen if self._has_forward(above[i])]
+        if not forwards:
+            return Problem("no-forward", backward)
+        last = max(chosen)
+        return Region(backward, loss, tuple(above[min(forwards) : last + 1]))
+
+    def _has_forward(self, statement: cst.CSTNode) -> bool:
+        return any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(statement))
+
+    def _bound(self, statement: cst.CSTNode) -> set[str]:
+        found = set()
+        for node in walk(statement):
+            targets = []
+            if isinstance(node, cst.Assign):
+                targets = [t.target for t in node.targets]
+            elif isinstance(node, (cst.AugAssign, cst.AnnAssign, cst.For, cst.NamedExpr)):
+                targets = [node.target]
+            for target in targets:
+                found |= {self.tree.code(t) for t in _flat(target)}
+            if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+                if node.func.attr.value in ("append", "extend", "update"):
+                    found.add(self.tree.code(node.func.value))
+        return found
+
+    def _read(self, statement: cst.CSTNode) -> set[str]:
+        return {n.value for n in walk(statement) if isinstance(n, cst.Name)} | self._attributes(
+            statement
+        )
+
+    def _attributes(self, node: cst.CSTNode) -> set[str]:
+        return {self.tree.code(n) for n in walk(node) if isinstance(n, cst.Attribute)}
+
+    # -- where it runs ------------------------------------------------------------------------------
+
+    def device(self, function: cst.CSTNode) -> cst.BaseExpression | str | None:
+        """What tensors are moved to in a function: the expression in `.to(device)`, or "cuda"."""
+        for call in self.tree.all(cst.Call):
+            if self.tree.function(call) is not function or not isinstance(call.func, cst.Attribute):
+                continue
+            if call.func.attr.value == "to" and call.args:
+                named = {a.keyword.value: a.value for a in call.args if a.keyword is not None}
+                value = named.get("device") or (
+                    call.args[0].value if call.args[0].keyword is None else None
+                )
+                if value is not None and self._is_device(value):
+                    return value
+            if call.func.attr.value == "cuda" and not call.args:
+                return '"cuda"'
+        return None
+
+    def _is_device(self, node: cst.BaseExpression) -> bool:
+        code = self.tree.code(node)
+        if code.startswith("torch.") and not code.startswith("torch.device"):
+            return False  # a dtype
+        if isinstance(literal_value(node), str):
+            return True
+        return isinstance(node, (cst.Name, cst.Attribute)) and not self.is_model(node)
+
+    # -- what half precision breaks -------------------------------------------------------------------
+
+    def hazards(self) -> Iterator[tuple[str, cst.CSTNode]]:
+        """Constructs of the file that rule mixed precision out, by kind."""
+        for call in self.tree.all(cst.Call):
+            code = self.tree.code(call.func)
+            name = code.rpartition(".")[2]
+            if name == "DataParallel":
+                yield "data-parallel", call
+            elif name in ("half", "bfloat16") and isinstance(call.func, cst.Attribute):
+                if self.is_model(call.func.value):
+                    yield "half-model", call
+            elif code.endswith(("autograd.grad", "sparse.mm", "sparse.addmm")):
+                yield ("double-backward" if code.endswith("grad") else "sparse"), call
+            elif name in ("masked_fill", "masked_fill_") and self._overflows(call):
+                if not self._never_masked(call):
+                    yield "overflow", call
+            elif name in ("log", "log2", "log10") and self._tiny(call):
+                yield "tiny", call
+            if any(a.keyword is not None and a.keyword.value == "create_graph" for a in call.args):
+                yield "double-backward", call
+        for owner in self.tree.all(cst.ClassDef):
+            for base in owner.bases:
+                if (self.names.dotted(base.value) or "").endswith("autograd.Function"):
+                    yield "function", owner
+
+    def imported_hazard(self) -> tuple[str, cst.CSTNode] | None:
+        """A module of the repository that this file imports from, and that half precision breaks."""
+        if self.script.neighbours is None:
+            return None
+        dotted = {d: v for v, d in self.names.imports.items()}
+        for name, text in self.script.neighbours.sources(dotted):
+            found = _HAZARD_TEXT.search(re.sub(r"#.*", "", text))
+            if found is not None:
+                return f"{name}: {found[0]}", self.tree.module.body[0]
+        return None
+
+    # -- deprecated spellings ---------------------------------------------------------------------
+
+    def deprecated(self) -> Iterator[tuple[cst.CSTNode, str]]:
+        """Calls of torch.cuda.amp and torch.cpu.amp with their modern code, and their imports.
+
+        A spelling in an `except` stays: it is there for an older torch.
+        """
+        renamed: dict[Variable, str] = {}
+        for node in self.tree.all(cst.ImportFrom):
+            module = self.tree.code(node.module) if node.module is not None else ""
+            if module not in ("torch.cuda.amp", "torch.cpu.amp") or self._is_fallback(node):
+                continue
+            if isinstance(node.names, cst.ImportStar):
+                continue
+            if not all(a.name.value in ("autocast", "GradScaler") for a in node.names):
+                continue
+            code = self.tree.code(node).replace(module, "torch.amp", 1)
+            yield node, code
+            for variable, statement in self._bound_by(node):
+                renamed[variable] = module.split(".")[1]
+        for call in self.tree.all(cst.Call):
+            device = self._old_device(call, renamed)
+            if device is not None and not self._is_fallback(call):
+                arguments = [f'"{device}"', *(self.tree.code(a).rstrip(" ,") for a in call.args)]
+                func = re.sub(r"\bamp\b", "amp", self.tree.code(call.func))
+                func = re.sub(r"^torch\.(cuda|cpu)\.amp\.", "torch.amp.", func)
+                yield call, f"{func}({', '.join(arguments)})"
+
+    def modern(self) -> cst.Call | None:
+        """The first call of torch.amp's autocast or GradScaler, or of the bundled runtime's."""
+        wanted = re.compile(r"^(torch\.amp|torch|quickwins_runtime|quickwins_codemod\.runtime)\.")
+        for call in self.tree.all(cst.Call):
+            name = self.names.dotted(call.func) or ""
+            if wanted.match(name) and name.rpartition(".")[2] in ("autocast", "GradScaler"):
+                return call
+        return None
+
+    def _bound_by(self, node: cst.ImportFrom) -> Iterator[tuple[Variable, cst.CSTNode]]:
+        for variable, assignments in self.names.assignments.items():
+            if len(assignments) == 1 and assignments[0].statement is node:
+                yield variable, node
+
+    def _old_device(self, call: cst.Call, renamed: dict[Variable, str]) -> str | None:
+        code = self.tree.code(call.func)
+        for device in ("cuda", "cpu"):
+            if code in (f"torch.{device}.amp.autocast", f"torch.{device}.amp.GradScaler"):
+                return device
+        variable = self.names.variable(call.func) if isinstance(call.func, cst.Name) else None
+        return renamed.get(variable) if variable is not None else None
+
+    def _is_fallback(self, node: cst.CSTNode) -> bool:
+        return any(isinstance(a, (cst.ExceptHandler, cst.Try)) for a in self.tree.ancestors(node))
+
+    def _overflows(self, call: cst.Call) -> bool:
+        values = [literal_value(a.value) for a in call.args]
+        return any(isinstance(v, (int, float)) and 65504 < abs(v) < float("inf") for v in values)
+
+    def _tiny(self, call: cst.Call) -> bool:
+        """`log(p + 1e-8)`: the constant is 0 in float16."""
+        return any(
+            isinstance(n, cst.Float) and 0 < n.evaluated_value < 6e-8
+            for a in call.args
+            for n in walk(a.value)
+        )
+
+    def _never_masked(self, call: cst.Call) -> bool:
+        """The fill stands under `if mask is not None`, and no call of the class gives a mask."""
+        function = self.tree.function(call)
+        owner = self.names.method_class(function)
+        guard = next((a for a in self.tree.ancestors(call) if isinstance(a, cst.If)), None)
+        if owner is None or guard is None or not isinstance(guard.test, cst.Comparison):
+            return False
+        name = self.tree.code(guard.test.left)
+        parameters = [*function.params.params]
+        index = next((i for i, p in enumerate(parameters) if p.name.value == name), None)
+        if index is None or literal_value(parameters[index].default) is not None:
+            return False
+        if self.tree.code(guard.test) != f"{name} is not None":
+            return False
+        return self._instances_called_with_fewer(owner, index, name)
+
+    def _instances_called_with_fewer(self, owner: cst.ClassDef, index: int, name: str) -> bool:
+        """No expression that may be an instance of the class is called with that argument."""
+        makers = [c for c in self.tree.all(cst.Call) if self.names.local_class(c.func) is owner]
+        holders: set[str] = set()
+        for maker in makers:
+            statement = self.tree.statement(maker)
+            if not isinstance(statement, cst.Assign):
+                return False
+            holders |= {self.tree.code(t.target) for t in statement.targets}
+        for loop in self.tree.all(cst.For):
+            if self.tree.code(loop.iter) in holders:
+                holders.add(self.tree.code(loop.target))
+        for call in self.tree.all(cst.Call):
+            if self.tree.code(call.func) in holders:
+                given = any(a.keyword is not None and a.keyword.value == name for a in call.args)
+                if given or len(call.args) >= index or any(a.star for a in call.args):
+                    return False
+        return bool(makers)
+
+    def unsafe_loss(self, statement: cst.CSTNode) -> cst.Call | None:
+        """A call of BCELoss or binary_cross_entropy, which raises under CUDA's autocast."""
+        for node in walk(statement):
+            if isinstance(node, cst.Call):
+                named = [self.tree.code(node.func)]
+                named += [self.tree.code(c.func) for c in self.names.creations(node.func)]
+                if any(n.rpartition(".")[2] in ("BCELoss", "binary_cross_entropy") for n in named):
+                    return node
+        return None
+
+    def unsafe_in_models(self) -> cst.Call | None:
+        """The same, inside a class of the file: hidden in a forward pass."""
+        for call in self.tree.all(cst.Call):
+            name = self.tree.code(call.func).rpartition(".")[2]
+            if name in ("BCELoss", "binary_cross_entropy"):
+                owner = self.tree.enclosing_class(call)
+                if owner is not None and self.names.method(owner, "forward") is not None:
+                    return call
+        return None
+
+    def is_embedding_only(self) -> bool:
+        """The file's models hold embeddings and no layer that half precision makes faster."""
+        calls = {self.tree.code(c.func).rpartition(".")[2] for c in self.tree.all(cst.Call)}
+        heavy = re.compile(
+            r"^(Linear|Bilinear|Conv\w*|LSTM\w*|GRU\w*|RNN\w*|Transformer\w*|MultiheadAttention"
+            r"|matmul|mm|bmm|einsum|linear|\w*Conv)$"
+        )
+        imported = any(
+            self.names.dotted(c.func) is not None and self.names.local_class(c.func) is None
+            and self.is_model_maker(c)
+            for c in self.tree.all(cst.Call)
+        )
+        products = any(isinstance(b.operator, cst.MatrixMultiply) for b in self.tree.all(cst.BinaryOperation))
+        return "Embedding" in calls and not imported and not products and not any(
+            heavy.match(c) for c in calls
+        )
+
+    def is_model_maker(self, call: cst.Call) -> bool:
+        statement = self.tree.statement(call)
+        return isinstance(statement, cst.Assign) and any(
+            self.names.variable(t.target) in self.models for t in statement.targets
+        )
+
+    # -- conditions ----------------------------------------------------------------------------------
+
+    def boundary(self, step: cst.Call, backward: cst.Call) -> cst.CSTNode | None:
+        """The outermost `if` around a step that does not hold the backward call as well."""
+        found = None
+        for ancestor in self.tree.ancestors(step):
+            if self.tree.is_within(backward, ancestor):
+                return found
+            if isinstance(ancestor, cst.If):
+                found = ancestor
+            if isinstance(ancestor, LOOPS):
+                return found
+        return found
+
+
+def _flat(target: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """The single targets of an assignment; of `x[i] = ...` the x."""
+    if isinstance(target, (cst.Tuple, cst.List)):
+        for element in target.elements:
+            yield from _flat(element.value)
+    elif isinstance(target, cst.Subscript):
+        yield from _flat(target.value)
+    else:
+        yield target
