@@ -50,13 +50,14 @@ def test_becomes_what_an_engineer_would_write(path, tmp_path):
 
 @pytest.mark.parametrize("path", [p for p in INPUTS if name(p) not in RESUMED], ids=name)
 def test_trains_as_often_under_one_cycle_for_each_optimizer(path, runtime, tmp_path, capsys):
-    warned = helpers.codes(helpers.look_at(path.read_bytes(), tmp_path), "warning")
-    complete = not {"QW150", "QW151"} & set(warned)
+    outcome = helpers.look_at(path.read_bytes(), tmp_path)
+    complete = not {"QW150", "QW151"} & set(helpers.codes(outcome, "warning"))
     record = helpers.train(output(path), runtime)
 
     assert record.trained and not helpers.recorder.schedule_complaints(record.warnings)
     for run in record.trained:
-        helpers.assert_one_cycle(run, OWN_PEAK.get(name(path)), complete)
+        peaks = OWN_PEAK.get(name(path))
+        helpers.assert_one_cycle(run, peaks, complete, helpers.factor(outcome))
     if complete:
         before = helpers.train(path)
         assert [len(r.rates) for r in record.trained] == [len(r.rates) for r in before.trained]
