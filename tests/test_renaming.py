@@ -45,16 +45,15 @@ def by_black(text, **mode):
 def dense(text):
     """No comments, no blank lines, lines as long as they get, and short statements side by side."""
     text = by_black(text, line_length=400, magic_trailing_comma=False)
-    tokens = [
-        token
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type == tokenize.COMMENT
-    ]
-    lines = text.split("\n")
-    for token in tokens:
-        row, column = token.start
-        lines[row - 1] = lines[row - 1][:column].rstrip()
-    text = "\n".join(line for line in lines if line.strip()) + "\n"
+    lines, inside = text.split("\n"), set()
+    for token in list(tokenize.generate_tokens(io.StringIO(text).readline)):
+        (row, column), (last, _) = token.start, token.end
+        if token.type == tokenize.COMMENT:
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+        elif token.type == tokenize.STRING:
+            inside |= set(range(row, last))  # a blank line in a docstring belongs to it
+    kept = [line for number, line in enumerate(lines) if line.strip() or number in inside]
+    text = "\n".join(kept) + "\n"
     lines, simple = text.split("\n"), set()
     for node in ast.walk(ast.parse(text)):
         if (
