@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _BLACK_LINE = 88
 _LONG_LINE = 100
+#: What the thing is called where its plain name is taken.
+_PREFIXES = {"scheduler": "lr", "scaler": "grad"}
 _WORDS = ("optimizer", "optimiser", "optim", "opt")
 
 
@@ -57,20 +59,27 @@ class Companion:
         longest = max(map(len, self.tree.text.split("\n")))
         return _BLACK_LINE if longest <= _BLACK_LINE else _LONG_LINE
 
-    def fresh_reference(self, functions: Iterable[cst.CSTNode]) -> str | None:
-        """A free name like the optimizer's own: `scheduler` or `scheduler_g` beside `optimizer_g`."""
+    def fresh_reference(
+        self, functions: Iterable[cst.CSTNode], shared: bool = False
+    ) -> str | None:
+        """A free name like the optimizer's own: `scheduler` or `scheduler_g` beside `optimizer_g`.
+
+        shared: it serves several optimizers, and is named after none of them.
+        """
         base, dot, name = self.optimizer.reference.rpartition(".")
         if not name.isidentifier() or (base and base != "self"):
             return None
         derived = f"{name}_{self.word}"
         found = next((w for w in _WORDS if w in name.lower()), None)
-        if found is not None:
+        if shared:
+            derived = self.word
+        elif found is not None:
             start = name.lower().index(found)
             rest = name[start + len(found):]
             if len(rest) == 1 and rest.islower():  # `optm`
                 rest = ""
             derived = name[:start] + self.word + rest
-        for candidate in (derived, f"lr_{derived}", f"quickwins_{derived}"):
+        for candidate in (derived, f"{_PREFIXES[self.word]}_{derived}", f"quickwins_{derived}"):
             if dot:
                 variable = type(self.optimizer.variable)(
                     self.optimizer.variable.scope, f"self.{candidate}"

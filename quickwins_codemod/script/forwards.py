@@ -24,6 +24,7 @@ _HAZARD_TEXT = re.compile(
     r"masked_fill_?\([^()]*(\([^()]*\))?[^()]*-\s*(1e(9|1\d)|1e\+09|9e15|10+\d{9})"
     r"|\bBCELoss\(|\bbinary_cross_entropy\(|autograd\.Function\b|sparse\.mm\("
 )
+_AUTOCAST = re.compile(r"^(torch|quickwins_runtime|quickwins_codemod|apex|contextlib)\b.*\bautocast$")
 _CLIP = re.compile(r"clip_?grad|grad_?norm|gradient_?clip|clip_?gradient", re.IGNORECASE)
 
 
@@ -180,7 +181,7 @@ class Forwards:
 
     def _has_autocast(self, function: cst.CSTNode) -> bool:
         return any(
-            isinstance(n, cst.Call) and self.tree.code(n.func).endswith("autocast")
+            isinstance(n, cst.Call) and _AUTOCAST.match(self.names.dotted(n.func) or "")
             for n in walk(function)
         )
 
@@ -200,18 +201,70 @@ class Forwards:
                         seen.add(statement)
         yield from sorted(seen, key=self.tree.order.__getitem__)
 
-    def reads_gradients(self, node: cst.CSTNode) -> bool:
+    def reads_gradients(self, node: cst.CSTNode, depth: int = 0) -> bool:
         if isinstance(node, cst.Attribute):
             return node.attr.value == "grad" and self.tree.code(node.value) != "torch.autograd"
         if isinstance(node, cst.Call):
-            name = self.tree.code(node.func).rpartition(".")[2]
-            if _CLIP.search(name):
+            names = (self.tree.code(node.func), self.names.dotted(node.func) or "")
+            if any(_CLIP.search(n.rpartition(".")[2]) for n in names):
                 return True
             helper = self.names.callee(node)
-            return helper is not None and any(
-                isinstance(n, cst.Attribute) and n.attr.value == "grad" for n in walk(helper.body)
+            return helper is not None and depth < 4 and any(
+                self.reads_gradients(n, depth + 1)
+                for n in walk(helper.body)
+                if isinstance(n, (cst.Call, cst.Attribute))
             )
         return False
+
+    def foreign_gradient(self, statement: cst.CSTNode) -> cst.Attribute | None:
+        """`x.grad` of what is no parameter of a model, which unscale_ does not divide."""
+        for node in walk(statement):
+            if isinstance(node, cst.Attribute) and node.attr.value == "grad":
+                base = node.value
+                variable = self.names.variable(base) if isinstance(base, cst.Name) else None
+                found = self.names.assignments.get(variable, ()) if variable is not None else ()
+                by_loop = any(
+                    "parameters()" in self.tree.code(getattr(a.statement, "iter", a.statement))
+                    for a in found
+                )
+                if not by_loop and not self.is_model(base):
+                    return node
+        return None
+
+    def backward_elsewhere(self, step: TrainingStep) -> cst.Call | None:
+        """A call in a training step that runs another function's backward()."""
+        for node in walk(step.function):
+            if not isinstance(node, cst.Call) or node in step.backwards:
+                continue
+            if self.tree.code(node.func).endswith("autograd.backward"):
+                return node
+            helper = self.names.callee(node)
+            if helper is not None and helper is not step.function and any(
+                isinstance(n, cst.Call) and self._is_backward(n) for n in walk(helper.body)
+            ):
+                return node
+        return None
+
+    def jump_between(self, first: cst.CSTNode, last: cst.CSTNode) -> cst.CSTNode | None:
+        """A continue, break, return or raise between two statements of one function."""
+        start, end = self.tree.order[first], self.tree.order[last]
+        for kind in (cst.Continue, cst.Break, cst.Return, cst.Raise):
+            for node in self.tree.all(kind):
+                if start < self.tree.order[node] < end:
+                    if self.tree.function(node) is self.tree.function(first):
+                        return node
+        return None
+
+    def is_closure(self, function: cst.CSTNode) -> bool:
+        """Whether a function is handed to a step(): `optimizer.step(closure)`."""
+        if not isinstance(function, cst.FunctionDef):
+            return False
+        return any(
+            isinstance(c.func, cst.Attribute)
+            and c.func.attr.value == "step"
+            and any(self.tree.code(a.value) == function.name.value for a in c.args)
+            for c in self.tree.all(cst.Call)
+        )
 
     # -- the region under autocast ----------------------------------------------------------------
 
@@ -231,14 +284,23 @@ class Forwards:
             bound = self._bound(above[index])
             if bound & needed:
                 chosen.append(index)
+                needed -= self._surely_bound(above[index])
                 needed |= self._read(above[index])
-        forwards = [i for i in chosen if self._has_forward(above[i])]
+        forwards = [i for i in chosen if self.has_forward(above[i])]
         if not forwards:
             return Problem("no-forward", backward)
         last = max(chosen)
         return Region(backward, loss, tuple(above[min(forwards) : last + 1]))
 
-    def _has_forward(self, statement: cst.CSTNode) -> bool:
+    def _surely_bound(self, statement: cst.CSTNode) -> set[str]:
+        """What a plain assignment binds anew, so that nothing above it matters for that name."""
+        if not isinstance(statement, cst.Assign):
+            return set()
+        targets = [t for item in statement.targets for t in _flat(item.target)]
+        whole = not any(isinstance(n, cst.Subscript) for i in statement.targets for n in walk(i.target))
+        return {self.tree.code(t) for t in targets} if whole else set()
+
+    def has_forward(self, statement: cst.CSTNode) -> bool:
         return any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(statement))
 
     def _bound(self, statement: cst.CSTNode) -> set[str]:
@@ -257,12 +319,50 @@ class Forwards:
         return found
 
     def _read(self, statement: cst.CSTNode) -> set[str]:
-        return {n.value for n in walk(statement) if isinstance(n, cst.Name)} | self._attributes(
-            statement
-        )
+        node = statement.value if isinstance(statement, cst.Assign) else statement
+        return {n.value for n in walk(node) if isinstance(n, cst.Name)} | self._attributes(node)
 
     def _attributes(self, node: cst.CSTNode) -> set[str]:
         return {self.tree.code(n) for n in walk(node) if isinstance(n, cst.Attribute)}
+
+    def leaving(self, region: Region) -> list[cst.Name]:
+        """Names of half-precision values that go to numpy after a region."""
+        function = self.tree.function(region.backward)
+        half = {
+            self.tree.code(t)
+            for statement in region.statements
+            if self.has_forward(statement) and isinstance(statement, cst.Assign)
+            for item in statement.targets
+            for t in _flat(item.target)
+        }
+        start = self.tree.order[region.backward]
+        for node in walk(function):
+            if isinstance(node, cst.Assign) and self._stays_half(node, half):
+                half |= {self.tree.code(t) for i in node.targets for t in _flat(i.target)}
+        found = []
+        for call in self.tree.all(cst.Call):
+            if self.tree.function(call) is not function or not self._goes_to_numpy(call):
+                continue
+            for name in walk(call):
+                inside = isinstance(name, cst.Name) and name.value in half
+                if inside and self.names._is_read(name) and self.tree.order[name] > start:
+                    if ".float()" not in self.tree.code(call) and name not in found:
+                        found.append(name)
+        return found
+
+    def _stays_half(self, statement: cst.Assign, half: set[str]) -> bool:
+        code = self.tree.code(statement.value)
+        if re.search(r"argmax|\bmax\(|topk|item\(|float\(|long\(|int\(|bool\(|[<>]|==|numpy", code):
+            return False
+        return any(n.value in half for n in names_in(statement.value))
+
+    def _goes_to_numpy(self, call: cst.Call) -> bool:
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == "numpy":
+            return True
+        name = self.names.dotted(call.func) or ""
+        return name in ("numpy.asarray", "numpy.array") and not any(
+            isinstance(n, cst.Call) and n is not call and self._goes_to_numpy(n) for n in walk(call)
+        )
 
     # -- where it runs ------------------------------------------------------------------------------
 
@@ -307,8 +407,17 @@ class Forwards:
             elif name in ("masked_fill", "masked_fill_") and self._overflows(call):
                 if not self._never_masked(call):
                     yield "overflow", call
-            elif name in ("log", "log2", "log10") and self._tiny(call):
+            elif name in ("log", "log2", "log10", "log_") and self._tiny(call):
                 yield "tiny", call
+            elif name in ("register_hook", "register_post_accumulate_grad_hook"):
+                yield "gradient-hook", call
+            elif name in ("detect_anomaly", "set_detect_anomaly"):
+                if not call.args or literal_value(call.args[0].value) is not False:
+                    yield "anomaly", call
+            for argument in call.args:
+                keyword = argument.keyword.value if argument.keyword is not None else ""
+                if keyword == "error_if_nonfinite" and literal_value(argument.value) is not False:
+                    yield "anomaly", call
             if any(a.keyword is not None and a.keyword.value == "create_graph" for a in call.args):
                 yield "double-backward", call
         for owner in self.tree.all(cst.ClassDef):
@@ -385,12 +494,24 @@ class Forwards:
         return any(isinstance(v, (int, float)) and 65504 < abs(v) < float("inf") for v in values)
 
     def _tiny(self, call: cst.Call) -> bool:
-        """`log(p + 1e-8)`: the constant is 0 in float16."""
-        return any(
-            isinstance(n, cst.Float) and 0 < n.evaluated_value < 6e-8
-            for a in call.args
-            for n in walk(a.value)
-        )
+        """`log(p + 1e-8)`: the constant is 0 in float16; `log(1 - p)`: p may be 1 there."""
+        if self.tree.code(call.func).startswith(("math.", "np.", "numpy.")):
+            return False
+        looked_at = [a.value for a in call.args]
+        if isinstance(call.func, cst.Attribute):
+            looked_at.append(call.func.value)
+        for node in (n for value in looked_at for n in walk(value)):
+            if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Subtract):
+                if literal_value(node.left) == 1:
+                    return True
+            value = literal_value(node) if isinstance(node, (cst.Float, cst.Integer)) else None
+            if isinstance(node, cst.Name):
+                variable = self.names.variable(node)
+                found = self.names.assignments.get(variable, ()) if variable is not None else ()
+                value = literal_value(found[0].value) if len(found) == 1 else None
+            if isinstance(value, float) and 0 < value < 6e-8:
+                return True
+        return False
 
     def _never_masked(self, call: cst.Call) -> bool:
         """The fill stands under `if mask is not None`, and no call of the class gives a mask."""

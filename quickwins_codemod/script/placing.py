@@ -621,6 +621,33 @@ class Placing:
             below = ancestor
         return True
 
+    def after_all(self, nodes: Sequence[cst.CSTNode]) -> cst.CSTNode:
+        """The statement that holds the last of some nodes, in the innermost block that holds all."""
+        last = max(nodes, key=self.tree.order.__getitem__)
+        statement = self.tree.statement(last)
+        for ancestor in (statement, *self.tree.ancestors(statement)):
+            if isinstance(ancestor, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
+                block = self.tree.block(ancestor)
+                if all(self.tree.is_within(n, block) for n in nodes):
+                    return ancestor
+        return statement
+
+    def in_inner_loop(self, node: cst.CSTNode, block: cst.CSTNode) -> bool:
+        """Whether a loop stands between a node and a block around it."""
+        for ancestor in self.tree.ancestors(node):
+            if ancestor is block:
+                return False
+            if isinstance(ancestor, (cst.For, cst.While)):
+                return True
+        return False
+
+    def has_own_line(self, statement: cst.CSTNode) -> bool:
+        """Whether a statement shares its line with no other, nor with the header of its block."""
+        if isinstance(statement, cst.BaseCompoundStatement):
+            return True
+        parent = self.tree.parents[statement]
+        return isinstance(parent, cst.SimpleStatementLine) and len(parent.body) == 1
+
     def ancestor_in(self, node: cst.CSTNode, block: cst.CSTNode) -> cst.CSTNode | None:
         """The statement of a block that holds a node."""
         return next((s for s in statements_of(block) if self.tree.is_within(node, s)), None)
