@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from quickwins_codemod import bundle
+
 pytest.importorskip("pre_commit")
 pytestmark = [
     pytest.mark.network,
@@ -37,7 +39,7 @@ if __name__ == "__main__":
     train(torch.nn.Linear(2, 1), torch.utils.data.DataLoader(data), 3)
 """
 OTHER = "def double(number):\n    return 2 * number\n"
-RUNTIME = "quickwins_runtime/__init__.py quickwins_runtime/schedule.py"
+RUNTIME = " ".join(f"{bundle.PACKAGE}/{name}" for name in bundle.runtime_files())
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +176,7 @@ def test_apply_fails_once_and_says_what_to_add(repository: Repository) -> None:
 
     assert code == 0 and "Passed" in said, said
     assert repository.git("status", "--porcelain").splitlines() == [
-        "A  jobs/train.py", "A  quickwins_runtime/__init__.py", "A  quickwins_runtime/schedule.py",
+        "A  jobs/train.py", *(f"A  {path}" for path in RUNTIME.split()),
     ]  # fmt: skip
 
 
@@ -214,7 +216,7 @@ def test_a_commit_is_held_back_until_the_runtime_is_added(repository: Repository
 
     repository.git("add", *RUNTIME.split(), "train.py")
     repository.git("commit", "-qm", "Train")
-    assert len(repository.git("ls-files").splitlines()) == 4
+    assert len(repository.git("ls-files").splitlines()) == 2 + len(RUNTIME.split())
 
 
 def test_unstaged_edits_survive_a_commit(repository: Repository) -> None:

@@ -21,6 +21,7 @@ import libcst as cst
 
 from quickwins_codemod.script.conditions import literal_value
 from quickwins_codemod.script.facts import Optimizer, Scheduler, Script
+from quickwins_codemod.script.tree import walk
 
 #: What stands for a peak that the old schedule climbed to: the optimizer's own rate.
 OWN_RATE = "own"
@@ -58,21 +59,72 @@ def peak_of(script: Script, scheduler: Scheduler, optimizer: Optimizer) -> str |
         )
     if scheduler.class_name in ("LambdaLR", "MultiplicativeLR") and _is_unit_rate(optimizer):
         return None  # lr=1.0 and a lambda that gives the rate itself
-    parts = (scheduler, *scheduler.children)
-    return OWN_RATE if any(_climbs(script, part) for part in parts) else ""
+    kinds = [_course(script, part) for part in (scheduler, *scheduler.children)]
+    if None in kinds:
+        return None
+    return OWN_RATE if OWN_RATE in kinds else ""
 
 
-def _climbs(script: Script, scheduler: Scheduler) -> bool:
-    """A warm-up: by its name, LinearLR with a start below 1, or a lambda that is named for one."""
+def _course(script: Script, scheduler: Scheduler) -> str | None:
+    """OWN_RATE for a warm-up, "" for a schedule that falls, None for one that exceeds the rate."""
     if scheduler.class_name in ("LinearLR", "ConstantLR"):
-        return True
-    return re.search(r"warm.?up(?!.*restart)", _said_of(script, scheduler), re.IGNORECASE) is not None
+        first = _factor(scheduler, "start_factor" if scheduler.class_name == "LinearLR" else "factor")
+        last = _factor(scheduler, "end_factor", default=1.0)
+        return OWN_RATE if first < last else ""
+    if scheduler.class_name == "LambdaLR":
+        factors = _followed(script, scheduler)
+        if factors:
+            top = max(factors)
+            if top > 1.02:
+                return None
+            return OWN_RATE if factors[0] < 0.5 * top else ""
+        named = script.tree.code(scheduler.creation)
+    else:
+        named = scheduler.class_name
+    climbs = re.search(r"warm.?up(?!.*restart)", named, re.IGNORECASE) is not None
+    return OWN_RATE if climbs else ""
 
 
-def _said_of(script: Script, scheduler: Scheduler) -> str:
-    """The name of a schedule, and for a LambdaLR what it is given."""
-    given = script.tree.code(scheduler.creation) if scheduler.class_name == "LambdaLR" else ""
-    return f"{scheduler.class_name} {given}"
+def _factor(scheduler: Scheduler, name: str, default: float = 1 / 3) -> float:
+    for argument in scheduler.creation.args:
+        if argument.keyword is not None and argument.keyword.value == name:
+            value = literal_value(argument.value)
+            return value if isinstance(value, (int, float)) else default
+    return default
+
+
+def _followed(script: Script, scheduler: Scheduler) -> list[float]:
+    """The factors of a LambdaLR's function at its first steps, where they can be worked out."""
+    given = [a.value for a in scheduler.creation.args
+             if a.keyword is not None and a.keyword.value == "lr_lambda"]
+    given += [a.value for a in scheduler.creation.args[1:2] if a.keyword is None]
+    if not given:
+        return []
+    function = given[0]
+    if isinstance(function, cst.Name):
+        variable = script.names.variable(function)
+        function = script.names.functions.get(variable, function) if variable else function
+    sheet = _Sheet(script, None)
+    constants = {}
+    for name in (n for n in walk(function) if isinstance(n, cst.Name)):
+        variable = script.names.variable(name)
+        found = script.names.assignments.get(variable, ()) if variable is not None else ()
+        value = literal_value(found[0].value) if len(found) == 1 else None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            constants[name.value] = value
+    try:
+        if isinstance(function, cst.Lambda):
+            node = ast.parse(script.tree.code(function), mode="eval").body
+            return [float(sheet._value(node.body, {**constants, node.args.args[0].arg: step}))
+                    for step in range(_STEPS)]
+        if isinstance(function, cst.FunctionDef):
+            parsed = sheet._parsed(function)
+            name = parsed.args.args[0].arg
+            return [float(sheet._call_body(parsed, {**constants, name: step}))
+                    for step in range(_STEPS)]
+    except (_Unknown, ArithmeticError, ValueError, TypeError, RecursionError, IndexError, SyntaxError):
+        return []
+    return []
 
 
 def _is_unit_rate(optimizer: Optimizer) -> bool:
@@ -152,7 +204,7 @@ def _power(code: str) -> str:
 class _Sheet:
     """Arithmetic of one class, done by hand on made-up values."""
 
-    def __init__(self, script: Script, owner: cst.ClassDef) -> None:
+    def __init__(self, script: Script, owner: cst.ClassDef | None) -> None:
         self.script, self.owner = script, owner
         self.attributes: dict[str, Any] = {}
         self.written: list[float] = []
