@@ -1,0 +1,141 @@
+"""The weights after training with mixed precision added are those of the script before.
+
+In full precision to the last bit; in float16 to what half precision costs, clipping included.
+"""
+
+import amp_helpers as amp
+import pytest
+
+torch = pytest.importorskip("torch")
+
+ADDED = [p for p in amp.INPUTS if not amp.name(p).startswith("existing_")]
+#: Small enough that no step is skipped, so that both runs take the same steps.
+SCALE = 256.0
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    return amp.place_runtime(tmp_path_factory.mktemp("runtime"))
+
+
+@pytest.mark.parametrize("path", ADDED, ids=amp.name)
+def test_in_full_precision_no_bit_changes(path, runtime, monkeypatch, capsys):
+    before = amp.train(path, monkeypatch)
+    printed = capsys.readouterr().out
+    after = amp.train(amp.output(path), monkeypatch, "off", runtime)
+
+    assert before.steps >= 20
+    assert after.steps == before.steps
+    pairs = list(zip(before.parameters(), after.parameters(), strict=True))
+    assert pairs and all(torch.equal(old, new) for old, new in pairs)
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("path", ADDED, ids=amp.name)
+def test_without_the_variable_a_cpu_trains_in_full_precision(path, runtime, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    before = amp.train(path, monkeypatch)
+    after = amp.train(amp.output(path), monkeypatch, None, runtime)
+
+    assert not any(after.forwards)
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize("path", ADDED, ids=amp.name)
+def test_in_float16_the_weights_agree(path, runtime, monkeypatch, capsys):
+    before = amp.train(path, monkeypatch)
+    after = amp.train(amp.output(path), monkeypatch, "fp16", runtime, scale_at=SCALE)
+
+    assert after.skipped == 0
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(new, old, atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("path", ADDED, ids=amp.name)
+def test_a_step_with_an_infinite_gradient_is_skipped(path, runtime, monkeypatch, capsys):
+    if amp.name(path) == "moved_by_cuda" and not torch.cuda.is_available():
+        pytest.skip("scaled on CUDA only")
+    source = path.read_text("utf-8")
+    before = amp.train(path, monkeypatch)
+    after = amp.train(
+        amp.output(path), monkeypatch, "fp16", runtime, infinite=frozenset({1, 7}), scale_at=SCALE
+    )
+
+    assert after.wrong == []
+    assert after.skipped or "norm < " in source  # a guard that leaves out the step by itself
+    assert min(after.scales) < SCALE
+    assert after.steps + after.skipped <= before.steps
+    for weights in after.parameters():
+        assert torch.isfinite(weights).all()
+
+
+ONE_CYCLE = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+x = torch.randn(160, 8)
+y = x[:, :1] - 2 * x[:, 1:2]
+loader = DataLoader(TensorDataset(x, y), batch_size=16)
+model = nn.Linear(8, 1).to(device)
+criterion = nn.MSELoss()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        optimizer.zero_grad()
+        outputs = model(inputs)
+        loss = criterion(outputs, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("infinite", [{0}, {0, 1, 2}, {5}, {0, 12, 29}, {27, 28, 29}])
+def test_one_cycle_does_not_run_ahead_of_skipped_steps(infinite, runtime, tmp_path, monkeypatch):
+    outcome = amp.look_at(ONE_CYCLE, tmp_path, select=("onecycle", "amp"))
+    assert sorted(amp.codes(outcome, "applied")) == ["QW102", "QW301"], amp.said(outcome)
+    script = tmp_path / "both.py"
+    script.write_bytes(outcome.after)
+
+    plain = amp.train(script, monkeypatch, "off", runtime)
+    record = amp.train(
+        script, monkeypatch, "fp16", runtime, infinite=frozenset(infinite), scale_at=SCALE
+    )
+
+    assert record.wrong == [] and record.skipped == len(infinite)
+    assert record.rates == plain.rates[: len(record.rates)]
+    assert len(record.rates) == 30 - len(infinite)
+    (schedule,) = record.schedules
+    assert schedule.last_epoch == min(len(record.rates), schedule.total_steps - 1)
+    assert not [w for w in record.warnings if "lr_scheduler" in w or "optimizer.step()" in w]
+
+
+def test_either_quick_win_may_come_first(runtime, tmp_path, monkeypatch):
+    together = amp.look_at(ONE_CYCLE, tmp_path, select=("onecycle", "amp")).after
+    records = []
+    for order in (("onecycle", "amp"), ("amp", "onecycle")):
+        first = amp.look_at(ONE_CYCLE, tmp_path, select=order[:1]).after
+        second = amp.look_at(first, tmp_path, select=order[1:]).after
+        again = amp.look_at(second, tmp_path, select=order)
+        assert again.after is None, again.diff()
+        records.append(second)
+    for index, source in enumerate((together, *records)):
+        (tmp_path / f"run{index}.py").write_bytes(source)
+    runs = [
+        amp.train(
+            tmp_path / f"run{index}.py", monkeypatch, "fp16", runtime,
+            infinite=frozenset({3, 4}), scale_at=SCALE,
+        )
+        for index in range(3)
+    ]
+
+    assert all(run.rates == runs[0].rates and run.wrong == [] for run in runs)
+    for run in runs[1:]:
+        for ours, theirs in zip(run.parameters(), runs[0].parameters(), strict=True):
+            assert torch.equal(ours, theirs)
