@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +20,7 @@ _PLAIN_METHODS = {
     "load_state_dict", "modules", "named_modules", "children", "requires_grad_", "apply", "half",
     "float", "double", "register_buffer", "buffers", "named_buffers", "share_memory", "compile",
 }
-#: The hazards below, as they read in the text of another module.
-_HAZARD_TEXT = re.compile(
-    r"masked_fill_?\([^()]*(\([^()]*\))?[^()]*-\s*(1e(9|1\d)|1e\+09|9e15|10+\d{9})"
-    r"|\bBCELoss\(|\bbinary_cross_entropy\(|autograd\.Function\b|sparse\.mm\("
-)
+_HALF = re.compile(r"\btorch\.(float16|half|bfloat16)\b")
 _AUTOCAST = re.compile(r"^(torch|quickwins_runtime|quickwins_codemod|apex|contextlib)\b.*\bautocast$")
 _CLIP = re.compile(r"clip_?grad|grad_?norm|gradient_?clip|clip_?gradient", re.IGNORECASE)
 
@@ -400,7 +397,15 @@ class Forwards:
             if name == "DataParallel":
                 yield "data-parallel", call
             elif name in ("half", "bfloat16") and isinstance(call.func, cst.Attribute):
-                if self.is_model(call.func.value):
+                if self.is_model(call.func.value) or self.is_model_maker(call):
+                    yield "half-model", call
+            elif name == "set_default_dtype" and _HALF.search(self.tree.code(call)):
+                yield "half-model", call
+            elif _HALF.search(" ".join(self.tree.code(a) for a in call.args)) and (
+                self.is_model_maker(call)
+                or isinstance(call.func, cst.Attribute) and self.is_model(call.func.value)
+            ):
+                if not self.is_forward(call) and "autocast" not in name:
                     yield "half-model", call
             elif code.endswith(("autograd.grad", "sparse.mm", "sparse.addmm")):
                 yield ("double-backward" if code.endswith("grad") else "sparse"), call
@@ -431,9 +436,9 @@ class Forwards:
             return None
         dotted = {d: v for v, d in self.names.imports.items()}
         for name, text in self.script.neighbours.sources(dotted):
-            found = _HAZARD_TEXT.search(re.sub(r"#.*", "", text))
+            found = _hazard_in(text)
             if found is not None:
-                return f"{name}: {found[0]}", self.tree.module.body[0]
+                return f"{name}: {found}", self.tree.module.body[0]
         return None
 
     # -- deprecated spellings ---------------------------------------------------------------------
@@ -615,3 +620,30 @@ def _flat(target: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
         yield from _flat(target.value)
     else:
         yield target
+
+
+def _hazard_in(text: str) -> str | None:
+    """What in the text of another module raises or overflows under half precision."""
+    try:
+        module = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in ("BCELoss", "binary_cross_entropy"):
+                return name
+            if name in ("masked_fill", "masked_fill_") and any(_too_large(a) for a in node.args):
+                return ast.unparse(node)[:60]
+        if isinstance(node, ast.ClassDef):
+            if any(ast.unparse(base).endswith("autograd.Function") for base in node.bases):
+                return f"class {node.name}"
+    return None
+
+
+def _too_large(node: ast.expr) -> bool:
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError):
+        return False
+    return isinstance(value, (int, float)) and 65504 < abs(value) < float("inf")
