@@ -69,9 +69,8 @@ would fail or change what is computed. That training step then stays as it is.
     a test, not a training run       QW326
     a framework owns the loop        QW004
 
-Options: as flags, or with the same names under `[tool.quickwins.amp]`.
-
-    --scaler-name scaler  name of the gradient scaler, where it is free
+Options: none. What the emitted lines do on a device is the runtime's policy, above. To leave files
+out, use `per-file-ignores` under `[tool.quickwins]`, or `--ignore amp`.
 
 By hand: in a loop that this rule refuses, this is the whole step. Where `quickwins apply` has
 placed the runtime, import it from `quickwins_runtime`.
