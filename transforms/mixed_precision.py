@@ -624,6 +624,15 @@ QW351 a checkpoint lacks the scaler
 
     What to do: nothing, if you never resume. Else pass the scaler to that function, save
     `scaler.state_dict()` beside the optimizer's, and load it where the optimizer's is loaded.
+
+QW352 update() in a branch
+    round.
+
+QW353 an unscaled backward
+    unscaled.
+
+QW354 autocast around backward
+    around.
 """
 
 from __future__ import annotations
@@ -772,6 +781,9 @@ class _Rewrite:
                     "applied", "QW303", reader,
                     "gradients were read while they were scaled; unscale_ added before",
                 ))
+        for kind, node in self.forwards.defects(step):
+            code, message, hint = _DEFECTS[kind]
+            verdicts.append(self._say("warning", code, node, message, hint))
         return Finding(tuple(verdicts), tuple(self.edits))
 
     def _scaled_readers(self) -> list[tuple[cst.CSTNode, Stepped, str]]:
@@ -1159,6 +1171,20 @@ _REGIONS = {
     "no-forward": (
         "QW311", "the forward pass that this loss comes from is not found above it in the same block",
         "compute prediction and loss in the block that calls backward()",
+    ),
+}
+_DEFECTS = {
+    "update-in-branch": (
+        "QW352", "update() may be left out here although unscale_() has run, and the next batch raises",
+        "move update() below the condition",
+    ),
+    "unscaled": (
+        "QW353", "this backward call is not scaled, so its gradients weigh 1/65536 of the others",
+        "call scaler.scale(...) on it as well",
+    ),
+    "around-backward": (
+        "QW354", "autocast stands around backward; around a step it would also keep stale weights",
+        "end the region after the loss",
     ),
 }
 _HAZARDS = {

@@ -464,10 +464,53 @@ class Forwards:
         for call in self.tree.all(cst.Call):
             device = self._old_device(call, renamed)
             if device is not None and not self._is_fallback(call):
-                arguments = [f'"{device}"', *(self.tree.code(a).rstrip(" ,") for a in call.args)]
-                func = re.sub(r"\bamp\b", "amp", self.tree.code(call.func))
+                func = self.tree.code(call.func)
+                arguments = [f'"{device}"', *self._modern_arguments(call)]
                 func = re.sub(r"^torch\.(cuda|cpu)\.amp\.", "torch.amp.", func)
                 yield call, f"{func}({', '.join(arguments)})"
+
+    def _modern_arguments(self, call: cst.Call) -> Iterator[str]:
+        """The arguments behind the device; the old autocast took enabled first, the new one dtype."""
+        dotted = self.names.dotted(call.func) or self.tree.code(call.func)
+        names = ("enabled", "dtype", "cache_enabled") if dotted.endswith("autocast") else ()
+        for index, argument in enumerate(call.args):
+            code = self.tree.code(argument).rstrip(" ,")
+            positional = argument.keyword is None and not argument.star
+            yield f"{names[index]}={code}" if positional and index < len(names) else code
+
+    def defects(self, step: TrainingStep) -> Iterator[tuple[str, cst.CSTNode]]:
+        """What is wrong in mixed precision that a script has, by kind."""
+        for backward in step.backwards:
+            for ancestor in self.tree.ancestors(backward):
+                if ancestor is step.function:
+                    break
+                if isinstance(ancestor, cst.With) and any(
+                    isinstance(i.item, cst.Call)
+                    and _AUTOCAST.match(self.names.dotted(i.item.func) or "")
+                    for i in ancestor.items
+                ):
+                    yield "around-backward", ancestor
+                    break
+            if step.scaler is not None and self._scaler(backward) is None:
+                scaled = [b for b in step.backwards if self._scaler(b) is not None]
+                if any(self.tree.block(self.tree.statement(b)) is self.tree.block(
+                    self.tree.statement(backward)
+                ) for b in scaled):
+                    yield "unscaled", backward
+        for call in self.tree.all(cst.Call):
+            if self.tree.function(call) is step.function and step.scaler is not None and (
+                self.tree.code(call.func) == f"{step.scaler}.update"
+            ):
+                guard = self.boundary(call, step.backwards[-1])
+                unscaled = guard is not None and any(
+                    isinstance(n, cst.Call)
+                    and self.tree.code(n.func) == f"{step.scaler}.unscale_"
+                    and self.tree.function(n) is step.function
+                    and not self.tree.is_within(n, guard)
+                    for n in self.tree.all(cst.Call)
+                )
+                if unscaled:
+                    yield "update-in-branch", call
 
     def modern(self) -> cst.Call | None:
         """The first call of torch.amp's autocast or GradScaler, or of the bundled runtime's."""
