@@ -7,8 +7,9 @@ before the first statement that reads gradients (a clip, a norm, `.grad`), once 
 condition skips the step. With gradient accumulation, unscaling, step and update happen where the
 optimizer steps, and nowhere else. Checkpoints that save the optimizer save the scaler too, and old
 checkpoints still load. Mixed precision that is there stays; gradients that it reads scaled get the
-missing `unscale_`, and deprecated spellings become torch's present ones. Validation stays in full
-precision, since half precision makes ties in a ranking.
+missing `unscale_`, and deprecated spellings become torch's present ones; other defects are named
+(QW352 to QW354). Values that leave for numpy get `.float()`. Validation stays in full precision,
+since half precision makes ties in a ranking.
 
 `autocast` and `GradScaler` have torch's interfaces and one policy for every device, so that a
 script has the same lines everywhere: float16 with a scaler on CUDA, full precision elsewhere. For
@@ -94,7 +95,8 @@ Sources:
     https://github.com/pytorch/pytorch/issues/61098 (BCELoss under autocast)
 
 QW300 mixed precision is in place
-    What it does: nothing for this training step, unless QW302 or QW303 is said of it too.
+    What it does: nothing for this training step, unless QW302 or QW303 is said of it too. QW352 to
+    QW354 say what is wrong with it and is left to you.
 
     Why: the function that calls `backward()` uses autocast or a scaled loss, or the file calls
     torch's autocast or GradScaler. A second run must find nothing to do.
@@ -496,7 +498,7 @@ QW324 the scaler cannot be seen at the step
 QW325 the scaler's round may stay open
     What it does: this training step stays as it is.
 
-    Why: each round of a scaler is scale, unscale_, step, one `update()`. Here a `continue`, `break`,
+    Why: each round of a scaler is scale, unscale_, step, one `update()`. Here `continue`, `break`,
     `return` or `raise` may leave the batch after gradients were read and before the step; the next
     `unscale_` would raise. Or one optimizer steps several times for one step of the other.
 
@@ -560,8 +562,8 @@ QW327 an imported module breaks in half precision
 QW328 a check of gradients that a scaler upsets
     What it does: the training steps of this file stay as they are.
 
-    Why: a scaler finds its scale by gradients that overflow, and skips those steps. `detect_anomaly`
-    and `error_if_nonfinite=True` raise on them. A hook on gradients would see them scaled.
+    Why: a scaler finds its scale by gradients that overflow, and skips those steps;
+    `detect_anomaly` and `error_if_nonfinite=True` raise on them. A hook would see scaled gradients.
 
     Example:
 
@@ -625,14 +627,69 @@ QW351 a checkpoint lacks the scaler
     What to do: nothing, if you never resume. Else pass the scaler to that function, save
     `scaler.state_dict()` beside the optimizer's, and load it where the optimizer's is loaded.
 
-QW352 update() in a branch
-    round.
+QW352 update() may be left out
+    What it does: nothing; the script's own mixed precision stays (QW300).
 
-QW353 an unscaled backward
-    unscaled.
+    Why: `unscale_` has run, and `update()` stands under a condition that may not hold. Where it is
+    left out, the round goes on, and the next `unscale_` raises "unscale_() has already been called
+    on this optimizer since the last update()".
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y)
+             scaler.scale(loss).backward()
+             scaler.unscale_(optimizer)
+             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+             if norm < 100:
+                 scaler.step(optimizer)
+        -        scaler.update()
+        +    scaler.update()
+
+    What to do: move `update()` below the condition, as above.
+
+QW353 a backward call is not scaled
+    What it does: nothing; the script's own mixed precision stays (QW300).
+
+    Why: another `backward()` beside it is scaled. Gradients add up, and the scaler divides all of
+    them by the scale, 65536 at first: what was not multiplied by it counts for nothing.
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y)
+                 penalty = model(x).square().mean()
+             scaler.scale(loss).backward()
+        -    penalty.backward()
+        +    scaler.scale(penalty).backward()
+             scaler.step(optimizer)
+             scaler.update()
+
+    What to do: call `scaler.scale()` on it as well, as above. Its weight in training then is what
+    the script says, which may be much more than it was.
 
 QW354 autocast around backward
-    around.
+    What it does: nothing; the script's own mixed precision stays (QW300).
+
+    Why: torch advises against backward under autocast. A region that goes on over the optimizer's
+    step keeps the weights that it has converted: the next forward pass in it runs on old ones.
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y)
+        -        scaler.scale(loss).backward()
+        +    scaler.scale(loss).backward()
+             scaler.step(optimizer)
+             scaler.update()
+
+    What to do: end the region after the loss, as above.
 """
 
 from __future__ import annotations
