@@ -1,7 +1,11 @@
-"""Runs training scripts under each precision and records what belongs to mixed precision."""
+"""Runs training scripts under each precision and records what belongs to mixed precision.
+
+For a script in a process of its own, `python amp_helpers.py OUT.json SCRIPT [ARGS...]`.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -86,6 +90,7 @@ class Record:
     rates: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
     optimizers: list = field(default_factory=list)
     schedules: list = field(default_factory=list)
 
@@ -193,7 +198,10 @@ def recording(
             record.clips += 1
             if any(id(p) in dirty for p in given):
                 record.wrong.append(f"{attribute} on scaled gradients")
-            return plain(given, *args, **kwargs)
+            norm = plain(given, *args, **kwargs)
+            if norm is not None:
+                record.norms.append(float(norm))
+            return norm
 
         monkeypatch.setattr(module, attribute, clip)
 
@@ -322,3 +330,16 @@ def train(
             if module.partition(".")[0] == bundle.PACKAGE:
                 del sys.modules[module]
     return record
+
+
+if __name__ == "__main__":
+    import pytest
+
+    target, script = Path(sys.argv[1]), Path(sys.argv[2]).resolve()
+    # run as `python SCRIPT` would: the script's folder is first on the path
+    result = train(
+        script, pytest.MonkeyPatch(), os.environ.get("QUICKWINS_AMP"), script.parent,
+        arguments=tuple(sys.argv[3:]),
+    )
+    kept = {k: v for k, v in vars(result).items() if k not in ("optimizers", "schedules")}
+    target.write_text(json.dumps(kept))
