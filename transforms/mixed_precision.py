@@ -1004,7 +1004,7 @@ class _Rewrite:
         stepping = training.stepping
         if isinstance(stepping, Stepping):
             return stepping.epochs.node if stepping.epochs else stepping.batches.node
-        return self.tree.statement(self.step.backwards[0])
+        return self.placing.outermost_loop(self.step.backwards[0], self.step.function)
 
     def _reach(self, companion: Companion, site: Site) -> tuple[str, bool]:
         try:

@@ -721,23 +721,6 @@ QW156 a pairwise loss
     What to do: train once with the rewrite and once without, and compare the ranking metric. Keep
     the old schedule where it wins: exclude the file, or `--ignore onecycle` for it.
 
-QW158 the old schedule had a warm-up
-    What it does: the script is rewritten with a peak of 1 x the optimizer's own rate, not 3 x.
-
-    Why: who writes a warm-up chooses the optimizer's rate as the highest one of the run. The factor
-    of 3 was measured where a rate was constant or fell from the start.
-
-    Example:
-
-        scheduler = optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=5)
-        for epoch in range(epochs):
-            for batch in loader:
-                ...
-                optimizer.step()
-            scheduler.step()
-
-    What to do: nothing, or try a higher peak by `--max-lr-factor` and compare.
-
 QW157 the script's own schedule class is left unused
     What it does: the script is rewritten; the class stays in the file.
 
@@ -764,6 +747,23 @@ QW157 the script's own schedule class is left unused
                 scheduler.step()
 
     What to do: remove the class if nothing imports it.
+
+QW158 the old schedule had a warm-up
+    What it does: the script is rewritten with a peak of 1 x the optimizer's own rate, not 3 x.
+
+    Why: who writes a warm-up chooses the optimizer's rate as the highest one of the run. The factor
+    of 3 was measured where a rate was constant or fell from the start.
+
+    Example:
+
+        scheduler = optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+        for epoch in range(epochs):
+            for batch in loader:
+                ...
+                optimizer.step()
+            scheduler.step()
+
+    What to do: nothing, or try a higher peak by `--max-lr-factor` and compare.
 """
 
 from __future__ import annotations

@@ -298,6 +298,11 @@ class Forwards:
         return {self.tree.code(t) for t in targets} if whole else set()
 
     def has_forward(self, statement: cst.CSTNode) -> bool:
+        """Whether a statement runs a model for training, that is with gradients."""
+        if isinstance(statement, cst.With) and any(
+            re.search(r"\b(no_grad|inference_mode)\b", self.tree.code(i.item)) for i in statement.items
+        ):
+            return False
         return any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(statement))
 
     def _bound(self, statement: cst.CSTNode) -> set[str]:
@@ -364,20 +369,62 @@ class Forwards:
     # -- where it runs ------------------------------------------------------------------------------
 
     def device(self, function: cst.CSTNode) -> cst.BaseExpression | str | None:
-        """What tensors are moved to in a function: the expression in `.to(device)`, or "cuda"."""
+        """What tensors are moved to in a function: the expression in `.to(device)`, or "cuda".
+
+        A move under a condition (`if use_cuda: x = x.cuda()`) tells nothing of the other case.
+        """
         for call in self.tree.all(cst.Call):
             if self.tree.function(call) is not function or not isinstance(call.func, cst.Attribute):
                 continue
-            if call.func.attr.value == "to" and call.args:
-                named = {a.keyword.value: a.value for a in call.args if a.keyword is not None}
-                value = named.get("device") or (
-                    call.args[0].value if call.args[0].keyword is None else None
-                )
-                if value is not None and self._is_device(value):
-                    return value
-            if call.func.attr.value == "cuda" and not call.args:
-                return '"cuda"'
+            value = self._moved_to(call)
+            if value is None:
+                continue
+            if not self._is_conditional(call) or self._is_certain(value):
+                return value
         return None
+
+    def _moved_to(self, call: cst.Call) -> cst.BaseExpression | str | None:
+        if call.func.attr.value == "cuda" and not call.args:
+            return '"cuda"'
+        if call.func.attr.value != "to" or not call.args:
+            return None
+        named = {a.keyword.value: a.value for a in call.args if a.keyword is not None}
+        first = call.args[0].value if call.args[0].keyword is None else None
+        value = named.get("device") or first
+        return value if value is not None and self._is_device(value) else None
+
+    def _is_conditional(self, call: cst.Call) -> bool:
+        below: cst.CSTNode = call
+        for ancestor in self.tree.ancestors(call):
+            if isinstance(ancestor, (cst.FunctionDef, cst.Module)):
+                return False
+            if isinstance(ancestor, (cst.If, cst.IfExp)) and below is not ancestor.test:
+                if not self._asks_for_cuda(ancestor.test):
+                    return True
+            below = ancestor
+        return False
+
+    def _asks_for_cuda(self, test: cst.BaseExpression) -> bool:
+        """`torch.cuda.is_available()`, or a name for its answer: without CUDA autocast is off."""
+        variable = self.names.variable(test)
+        found = self.names.assignments.get(variable, []) if variable is not None else []
+        value = found[0].value if len(found) == 1 else test
+        return value is not None and self.tree.plain(value) == "torch.cuda.is_available()"
+
+    def _is_certain(self, device: cst.BaseExpression | str) -> bool:
+        """The same device is moved to without a condition elsewhere, or is a torch.device."""
+        if isinstance(device, str):
+            return False
+        if any(self.names.dotted(c.func) == "torch.device" for c in self.names.creations(device)):
+            return True
+        code = self.tree.plain(device)
+        for call in self.tree.all(cst.Call):
+            if isinstance(call.func, cst.Attribute) and not self._is_conditional(call):
+                value = self._moved_to(call)
+                if value is not None and not isinstance(value, str):
+                    if self.tree.plain(value).rpartition(".")[2] == code.rpartition(".")[2]:
+                        return True
+        return False
 
     def _is_device(self, node: cst.BaseExpression) -> bool:
         code = self.tree.code(node)
