@@ -238,8 +238,8 @@ QW312 the device is not known
     What it does: this training step stays as it is.
 
     Why: autocast needs the type of the device. It is read from `.to(device)` or `.cuda()` in the
-    function that trains, and must be known where the scaler is made: beside the optimizer, or
-    before the loop.
+    function that trains; a move under a condition does not count. It must be known where the scaler
+    is made too, beside the optimizer or before the loop, if need be through the one caller.
 
     Example:
 
@@ -476,8 +476,9 @@ QW324 the scaler cannot be seen at the step
     What it does: this training step stays as it is.
 
     Why: one scaler must live as long as the optimizer, beside it, and reach the function that
-    steps. Here there is no way for it: that function is called from several places, or in a way
-    that is not followed, or the optimizer's name is nothing that a scaler can stand beside.
+    steps. Here there is no way for it: from where the optimizer is made, that function is called in
+    a way that is not followed, or the scaler's name is taken there; or the optimizer's own name is
+    nothing that a scaler can stand beside.
 
     Example:
 
