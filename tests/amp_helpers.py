@@ -245,8 +245,6 @@ def recording(
         return result
 
     def update(self, plain_update, *args, **kwargs):
-        if not pending and self.is_enabled() and not unscaled_now:
-            record.wrong.append("update() without a step")
         record.updates += 1
         plain_update(*args, **kwargs)
         record.scales.append(self.get_scale())
