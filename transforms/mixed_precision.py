@@ -501,7 +501,8 @@ QW325 the scaler's round may stay open
 
     Why: each round of a scaler is scale, unscale_, step, one `update()`. Here `continue`, `break`,
     `return` or `raise` may leave the batch after gradients were read and before the step; the next
-    `unscale_` would raise. Or one optimizer steps several times for one step of the other.
+    `unscale_` would raise. Or one optimizer steps several times for one step of the other, or two
+    may share parameters, whose gradients would be unscaled twice.
 
     Example:
 
@@ -518,6 +519,7 @@ QW325 the scaler's round may stay open
 
     What to do: put the step under the opposite condition, as above, and run again: `update()` then
     follows on every way. For a step in an inner loop, write scaling and `update()` there by hand.
+    Give each parameter to one optimizer.
 
 QW326 this is a test
     What it does: this training step stays as it is.
@@ -790,6 +792,7 @@ class _Rewrite:
         if step.scaler is not None or step.under_autocast:
             return self._existing()
         self._check()
+        self._check_apart()
         regions = [self._region(b) for b in step.backwards]
         training = step.steps[0].training
         companion = Companion(self.script, training, "scaler")
@@ -803,7 +806,7 @@ class _Rewrite:
         for region in regions:
             self._forward(region, here, scaler)
             leaving += [n for n in self.forwards.leaving(region) if n not in leaving]
-        self.edits += [Replace(name, f"{self.tree.code(name)}.float()") for name in leaving]
+        self.edits += [Replace(value, f"{self.tree.code(value)}.float()") for value in leaving]
         self._steps(scaler)
         self._saved(companion, training, site)
         if self.forwards.is_embedding_only():
@@ -930,6 +933,23 @@ class _Rewrite:
                     "QW323", stepped.call, "the result of step() is used, or the call stands in an expression",
                     "make the step a statement of its own",
                 )
+
+    def _check_apart(self) -> None:
+        """Two optimizers over the same parameters would unscale their gradients twice."""
+        given: dict[str, str] = {}
+        for stepped in self.step.steps:
+            optimizer = stepped.training.optimizer
+            for base in self.forwards.optimized(optimizer):
+                for other, name in given.items():
+                    parts, others = base.split("."), other.split(".")
+                    short = min(len(parts), len(others))
+                    if name != optimizer.reference and parts[:short] == others[:short]:
+                        raise _Refusal(
+                            "QW325", stepped.call,
+                            f"`{name}` and `{optimizer.reference}` may share parameters, which would be unscaled twice",
+                            "give each parameter to one optimizer",
+                        )
+            given |= {base: optimizer.reference for base in self.forwards.optimized(optimizer)}
 
     def _region(self, backward: cst.Call) -> Region:
         found = self.forwards.region(backward)
@@ -1170,7 +1190,11 @@ class _Rewrite:
         """The readers between the last backward() above a step and the step."""
         order = self.tree.order
         above = [order[b] for b in self.step.backwards if order[b] < order[stepped.call]]
-        start = max((b for b in above), default=0)
+        above += [
+            order[s.call] for s in self.step.steps
+            if s.training is stepped.training and order[s.call] < order[stepped.call]
+        ]
+        start = max(above, default=0)
         return [
             r for r in self.step.readers
             if start < order[r] < order[stepped.call] and self._same_path(r, stepped.call)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from quickwins_codemod.script.conditions import Conditions, literal_value
-from quickwins_codemod.script.facts import Problem, Script, Training
+from quickwins_codemod.script.facts import Optimizer, Problem, Script, Training
 from quickwins_codemod.script.names import Variable, names_in
 from quickwins_codemod.script.tree import LOOPS, walk
 
@@ -19,6 +19,13 @@ _PLAIN_METHODS = {
     "train", "eval", "to", "cuda", "cpu", "parameters", "named_parameters", "zero_grad", "state_dict",
     "load_state_dict", "modules", "named_modules", "children", "requires_grad_", "apply", "half",
     "float", "double", "register_buffer", "buffers", "named_buffers", "share_memory", "compile",
+}
+#: What is read of a tensor, or done to it, without its precision mattering.
+_TENSOR_FACTS = {"shape", "device", "dtype", "T", "mT", "grad", "ndim", "requires_grad", "is_cuda"}
+_SAFE_READS = {
+    *_TENSOR_FACTS - {"T", "mT", "grad"}, "item", "argmax", "argmin", "max", "min", "topk", "sort", "size", "dim", "numel",
+    "len", "isinstance", "print", "float", "long", "int", "bool", "backward", "isnan", "isfinite",
+    "type", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like", "register_hook",
 }
 _HALF = re.compile(r"\btorch\.(float16|half|bfloat16)\b")
 _AUTOCAST = re.compile(r"^(torch|quickwins_runtime|quickwins_codemod|apex|contextlib)\b.*\bautocast$")
@@ -135,6 +142,17 @@ class Forwards:
             and not (isinstance(c.func, cst.Attribute) and c.func.attr.value in _PLAIN_METHODS)
             for c in calls
         )
+
+    def optimized(self, optimizer: Optimizer) -> list[str]:
+        """What an optimizer is given the parameters of: `model`, `model[0]` as `model.0`."""
+        found = []
+        for creation in optimizer.creations:
+            for node in walk(creation):
+                if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+                    if node.func.attr.value in ("parameters", "named_parameters"):
+                        base = self.tree.plain(node.func.value)
+                        found.append(base.replace("[", ".").replace("]", ""))
+        return found
 
     # -- training steps -------------------------------------------------------------------------
 
@@ -327,8 +345,8 @@ class Forwards:
     def _attributes(self, node: cst.CSTNode) -> set[str]:
         return {self.tree.code(n) for n in walk(node) if isinstance(n, cst.Attribute)}
 
-    def leaving(self, region: Region) -> list[cst.Name]:
-        """Names of half-precision values that go to numpy after a region."""
+    def leaving(self, region: Region) -> list[cst.BaseExpression]:
+        """Reads of half-precision values where full precision is expected: numpy, other calls."""
         function = self.tree.function(region.backward)
         half = {
             self.tree.code(t)
@@ -337,20 +355,70 @@ class Forwards:
             for item in statement.targets
             for t in _flat(item.target)
         }
-        start = self.tree.order[region.backward]
         for node in walk(function):
             if isinstance(node, cst.Assign) and self._stays_half(node, half):
                 half |= {self.tree.code(t) for i in node.targets for t in _flat(i.target)}
-        found = []
-        for call in self.tree.all(cst.Call):
-            if self.tree.function(call) is not function or not self._goes_to_numpy(call):
+        end = self.tree.order[region.backward]
+        start = self.tree.order[region.statements[0]] if region.statements else end
+        found: list[cst.BaseExpression] = []
+        # A loop elsewhere in the function (validation) binds these names anew.
+        loop = next((a for a in self.tree.ancestors(region.backward) if isinstance(a, LOOPS)), None)
+        inside = loop is not None and self.tree.is_within(loop, function)
+        for name in walk(loop.body if inside else function):
+            if not (isinstance(name, cst.Name) and name.value in half and self.names._is_read(name)):
                 continue
-            for name in walk(call):
-                inside = isinstance(name, cst.Name) and name.value in half
-                if inside and self.names._is_read(name) and self.tree.order[name] > start:
-                    if ".float()" not in self.tree.code(call) and name not in found:
-                        found.append(name)
+            order = self.tree.order[name]
+            if order < start or self._is_loss(name, region):
+                continue
+            value = self._value_of(name)
+            if self._meets_full_precision(value, below=order > end) and value not in found:
+                found.append(value)
         return found
+
+    def _is_loss(self, name: cst.Name, region: Region) -> bool:
+        return any(n.value == name.value for n in names_in(region.loss))
+
+    def _value_of(self, name: cst.Name) -> cst.BaseExpression:
+        """The tensor that a read is about: `outputs`, `outputs.logits`, `outputs["scores"]`."""
+        node: cst.BaseExpression = name
+        while True:
+            parent = self.tree.parents[node]
+            above = self.tree.parents.get(parent)
+            if isinstance(parent, cst.Subscript) and parent.value is node:
+                node = parent
+            elif isinstance(parent, cst.Attribute) and parent.value is node and not (
+                isinstance(above, cst.Call) and above.func is parent
+            ) and parent.attr.value not in _TENSOR_FACTS:
+                node = parent
+            else:
+                return node
+
+    def _meets_full_precision(self, value: cst.BaseExpression, below: bool) -> bool:
+        """Whether a read hands the values on as they are; not a comparison, an index or an item.
+
+        Inside the region only what goes to numpy counts: the rest is autocast's own business.
+        """
+        node: cst.CSTNode = value
+        handed = False
+        for ancestor in self.tree.ancestors(value):
+            if isinstance(ancestor, cst.Comparison):
+                return False
+            if isinstance(ancestor, cst.Attribute) and ancestor.attr.value in _SAFE_READS:
+                return False
+            if isinstance(ancestor, cst.Call):
+                name = self.tree.code(ancestor.func).rpartition(".")[2]
+                if name in _SAFE_READS:
+                    return False
+                if self._goes_to_numpy(ancestor):
+                    return True
+                if node is not ancestor.func and not isinstance(node, cst.Attribute):
+                    handed = handed or below
+            if isinstance(ancestor, cst.BinaryOperation):
+                handed = handed or (below and isinstance(ancestor.operator, cst.MatrixMultiply))
+            if isinstance(ancestor, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
+                return handed
+            node = ancestor
+        return handed
 
     def _stays_half(self, statement: cst.Assign, half: set[str]) -> bool:
         code = self.tree.code(statement.value)
