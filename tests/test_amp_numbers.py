@@ -361,13 +361,9 @@ for epoch in range(3):
 }
 #: What is rewritten wrongly so far, with the finding.
 OPEN: dict[str, str] = {
-    "numpy inside the region": "amp-24",
-    "numpy after the loop": "amp-24",
     "matmul with float32 below": "amp-24",
     "loss function as a metric below": "amp-24",
     "stored into a float32 table": "amp-24",
-    "tail of an accumulation steps after the loop": "amp-25",
-    "optimizers that share parameters": "amp-26",
 }
 
 
