@@ -360,11 +360,7 @@ for epoch in range(3):
 """,
 }
 #: What is rewritten wrongly so far, with the finding.
-OPEN: dict[str, str] = {
-    "matmul with float32 below": "amp-24",
-    "loss function as a metric below": "amp-24",
-    "stored into a float32 table": "amp-24",
-}
+OPEN: dict[str, str] = {}
 
 
 def marked(name):

@@ -399,7 +399,6 @@ class Forwards:
         Inside the region only what goes to numpy counts: the rest is autocast's own business.
         """
         node: cst.CSTNode = value
-        handed = False
         for ancestor in self.tree.ancestors(value):
             if isinstance(ancestor, cst.Comparison):
                 return False
@@ -411,14 +410,17 @@ class Forwards:
                     return False
                 if self._goes_to_numpy(ancestor):
                     return True
-                if node is not ancestor.func and not isinstance(node, cst.Attribute):
-                    handed = handed or below
+                if below and node is not ancestor.func:
+                    return True
             if isinstance(ancestor, cst.BinaryOperation):
-                handed = handed or (below and isinstance(ancestor.operator, cst.MatrixMultiply))
+                if below and isinstance(ancestor.operator, cst.MatrixMultiply):
+                    return True
+            if isinstance(ancestor, cst.Assign) and node is ancestor.value:
+                return any(isinstance(t.target, cst.Subscript) for t in ancestor.targets)
             if isinstance(ancestor, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
-                return handed
+                return False
             node = ancestor
-        return handed
+        return False
 
     def _stays_half(self, statement: cst.Assign, half: set[str]) -> bool:
         code = self.tree.code(statement.value)
