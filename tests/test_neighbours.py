@@ -68,7 +68,7 @@ def main(model, rows, epochs):
 def outcome(root: Path, made: str, loader: str, imports: str = "import data") -> FileOutcome:
     (root / "data.py").write_text(DATA)
     (root / "train.py").write_text(SCRIPT.format(imports=imports, made=made, loader=loader))
-    found = process(root / "train.py", Context(root, root, Settings()))
+    found = process(root / "train.py", Context(root, root, Settings(select=("onecycle",))))
     assert found is not None
     return found
 
@@ -118,7 +118,7 @@ def test_a_broken_neighbour_is_no_error(tmp_path: Path) -> None:
     root.mkdir()
     (root / "data.py").write_text("def get_loader(:\n")
     (root / "train.py").write_text((tmp_path / "train.py").read_text())
-    found = process(root / "train.py", Context(root, root, Settings()))
+    found = process(root / "train.py", Context(root, root, Settings(select=("onecycle",))))
     assert [v.code for v in found.verdicts] == ["QW114"]
 
 
@@ -134,5 +134,5 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path) -> None:
             loader="train",
         )
     )
-    found = process(root / "train.py", Context(root, root, Settings()))
+    found = process(root / "train.py", Context(root, root, Settings(select=("onecycle",))))
     assert [v.code for v in found.verdicts] == ["QW114"]
