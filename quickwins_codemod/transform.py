@@ -22,9 +22,11 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from quickwins_codemod.verdict import Verdict
+from quickwins_codemod.verdict import Status, Verdict
 
 if TYPE_CHECKING:
+    import libcst as cst
+
     from quickwins_codemod.edits import Edit
     from quickwins_codemod.script.facts import Script
 
@@ -41,6 +43,33 @@ class Finding:
     verdicts: tuple[Verdict, ...]
     edits: tuple[Edit, ...] = ()
     runtime_names: frozenset[str] = frozenset()
+
+
+def verdict_at(
+    rule: str,
+    script: Script,
+    status: Status,
+    code: str,
+    node: cst.CSTNode,
+    message: str,
+    hint: str | None = None,
+) -> Verdict:
+    """Say something of the place where a node begins."""
+    at = script.tree.position(node)
+    return Verdict(rule, status, code, at.line, at.column, message, hint)
+
+
+class Refusal(Exception):
+    """Raised while a site is planned, where it must stay as it is."""
+
+    def __init__(self, code: str, node: cst.CSTNode, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.node, self.message, self.hint = code, node, message, hint
+
+    def finding(self, rule: str, script: Script) -> Finding:
+        return Finding((
+            verdict_at(rule, script, "refused", self.code, self.node, self.message, self.hint),
+        ))
 
 
 @dataclass(frozen=True)

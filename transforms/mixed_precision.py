@@ -699,12 +699,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.companion import Companion, Site, Unreachable
 from quickwins_codemod.edits import AddDictEntry, Edit, InsertAfter, InsertBefore, Replace, Wrap
 from quickwins_codemod.script.facts import Frame, Problem, Script, Stepping, Training
-from quickwins_codemod.transform import Finding, Plan
+from quickwins_codemod.transform import Finding, Plan, Refusal, verdict_at
 from quickwins_codemod.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -721,12 +722,6 @@ class Options:
     """Settings of the rule, in `[tool.quickwins.amp]` or as flags."""
 
 
-class _Refusal(Exception):
-    def __init__(self, code: str, node: cst.CSTNode, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.code, self.node, self.message, self.hint = code, node, message, hint
-
-
 def plan(script: Script, options: Options) -> Plan:
     """Plan mixed precision for every function that calls backward()."""
     forwards = script.forwards()
@@ -735,26 +730,24 @@ def plan(script: Script, options: Options) -> Plan:
     if script.manager is not None:
         if steps:
             manager = script.manager
-            found.append(Finding((_verdict(
-                script, "refused", "QW004", manager.node,
-                f"the training loop is managed by {manager.detail}",
+            refusal = Refusal(
+                "QW004", manager.node, f"the training loop is managed by {manager.detail}",
                 f"set the precision in {manager.detail}'s own configuration",
-            ),)))
+            )
+            found.append(refusal.finding(RULE, script))
         return Plan(tuple(found))
     modern = _modernised(script, forwards)
     if modern is not None:
         found.append(modern)
     elif not steps and forwards.modern() is not None:
-        found.append(Finding((_verdict(
-            script, "already", "QW300", forwards.modern(), "mixed precision is in place"
+        found.append(Finding((verdict_at(
+            RULE, script, "already", "QW300", forwards.modern(), "mixed precision is in place"
         ),)))
     for step in steps:
         try:
-            found.append(_Rewrite(script, forwards, step, options).finding())
-        except _Refusal as refusal:
-            found.append(Finding((_verdict(
-                script, "refused", refusal.code, refusal.node, refusal.message, refusal.hint
-            ),)))
+            found.append(_Rewrite(script, forwards, step).finding())
+        except Refusal as refusal:
+            found.append(refusal.finding(RULE, script))
     return Plan(tuple(found))
 
 
@@ -763,27 +756,20 @@ def _modernised(script: Script, forwards: Forwards) -> Finding | None:
     edits, verdicts = [], []
     for node, code in forwards.deprecated():
         edits.append(Replace(node, code))
-        verdicts.append(_verdict(
-            script, "applied", "QW302", node, f"deprecated `{script.tree.code(node)}` is `{code}` now"
+        verdicts.append(verdict_at(
+            RULE, script, "applied", "QW302", node,
+            f"deprecated `{script.tree.code(node)}` is `{code}` now",
         ))
     return Finding(tuple(verdicts), tuple(edits)) if edits else None
-
-
-def _verdict(
-    script: Script, status: str, code: str, node: cst.CSTNode, message: str, hint: str | None = None
-) -> Verdict:
-    at = script.tree.position(node)
-    return Verdict(RULE, status, code, at.line, at.column, message, hint)
 
 
 class _Rewrite:
     """The plan for one function's training step."""
 
-    def __init__(
-        self, script: Script, forwards: Forwards, step: TrainingStep, options: Options
-    ) -> None:
-        self.script, self.forwards, self.step, self.options = script, forwards, step, options
+    def __init__(self, script: Script, forwards: Forwards, step: TrainingStep) -> None:
+        self.script, self.forwards, self.step = script, forwards, step
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
+        self._say = partial(verdict_at, RULE, script)
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
 
@@ -820,11 +806,6 @@ class _Rewrite:
             "applied", "QW301", step.backwards[0], "forward and loss under autocast, backward scaled"
         )
         return Finding((applied, *self.notes), tuple(self.edits), names)
-
-    def _say(
-        self, status: str, code: str, node: cst.CSTNode, message: str, hint: str | None = None
-    ) -> Verdict:
-        return _verdict(self.script, status, code, node, message, hint)
 
     # -- what is there already -------------------------------------------------------------------
 
@@ -877,36 +858,36 @@ class _Rewrite:
         step = self.step
         first = step.backwards[0]
         if self.script.is_test or self.placing.is_test(first):
-            raise _Refusal("QW326", first, "this is a test, not a training run", "nothing to do")
+            raise Refusal("QW326", first, "this is a test, not a training run", "nothing to do")
         for kind, node in self.forwards.hazards():
             code, message, hint = _HAZARDS[kind]
-            raise _Refusal(code, node, message, hint)
+            raise Refusal(code, node, message, hint)
         imported = self.forwards.imported_hazard()
         if imported is not None:
             what, node = imported
-            raise _Refusal(
+            raise Refusal(
                 "QW327", first, f"a module that this file imports breaks under half precision ({what})",
                 "mend that module first: float('-inf') for a mask, BCEWithLogitsLoss for BCELoss",
             )
         hidden = self.forwards.unsafe_in_models()
         if hidden is not None:
-            raise _Refusal(
+            raise Refusal(
                 "QW316", hidden, "a model computes BCELoss itself, which raises under CUDA's autocast",
                 "use binary_cross_entropy_with_logits in the model, or compute the loss outside",
             )
         if self.forwards.is_closure(step.function):
-            raise _Refusal(
+            raise Refusal(
                 "QW313", first, "this is a closure that an optimizer runs, which no scaler allows",
                 "use an optimizer without one",
             )
         other = self.forwards.backward_elsewhere(step)
         if other is not None:
-            raise _Refusal(
+            raise Refusal(
                 "QW310", other, "this call runs a backward pass of its own, so not all could be scaled",
                 "call every backward() of a step in one function",
             )
         if not step.steps:
-            raise _Refusal(
+            raise Refusal(
                 "QW310", first, "the optimizer that this backward call feeds does not step in this function",
                 "step it in the function that calls backward()",
             )
@@ -914,22 +895,22 @@ class _Rewrite:
             if stepped.call.args and self.tree.code(stepped.call.args[0].value) != self.tree.code(
                 stepped.optimizer
             ):
-                raise _Refusal(
+                raise Refusal(
                     "QW313", stepped.call, "the optimizer is stepped by a closure, which no scaler allows",
                     "use an optimizer without one",
                 )
             if stepped.training.optimizer.class_name == "LBFGS":
-                raise _Refusal(
+                raise Refusal(
                     "QW313", stepped.call, "LBFGS needs a closure, which no scaler allows",
                     "use another optimizer",
                 )
             if len({self.tree.function(s) for s in stepped.training.sites}) > 1:
-                raise _Refusal(
+                raise Refusal(
                     "QW310", stepped.call, "this optimizer steps in several functions",
                     "step it in one function",
                 )
             if not self.placing.is_statement(stepped.call):
-                raise _Refusal(
+                raise Refusal(
                     "QW323", stepped.call, "the result of step() is used, or the call stands in an expression",
                     "make the step a statement of its own",
                 )
@@ -944,7 +925,7 @@ class _Rewrite:
                     parts, others = base.split("."), other.split(".")
                     short = min(len(parts), len(others))
                     if name != optimizer.reference and parts[:short] == others[:short]:
-                        raise _Refusal(
+                        raise Refusal(
                             "QW325", stepped.call,
                             f"`{name}` and `{optimizer.reference}` may share parameters, which would be unscaled twice",
                             "give each parameter to one optimizer",
@@ -955,18 +936,18 @@ class _Rewrite:
         found = self.forwards.region(backward)
         if isinstance(found, Problem):
             code, message, hint = _REGIONS[found.kind]
-            raise _Refusal(code, found.node, message, hint)
+            raise Refusal(code, found.node, message, hint)
         own = [self.tree.statement(backward), *found.statements[:1], *found.statements[-1:]]
         for statement in own:
             if not self.placing.has_own_line(statement):
-                raise _Refusal(
+                raise Refusal(
                     "QW323", statement, "this statement shares its line with others",
                     "put each on a line of its own",
                 )
         for statement in found.statements:
             inside = [*self.step.backwards, *(s.call for s in self.step.steps)]
             if any(self.tree.is_within(node, statement) for node in inside):
-                raise _Refusal(
+                raise Refusal(
                     "QW311", backward, "backward or a step stands between the forward pass and the loss",
                     "compute the whole loss before the first backward()",
                 )
@@ -988,7 +969,7 @@ class _Rewrite:
     def _site(self, companion: Companion, training: Training) -> tuple[Site, str]:
         device = self.forwards.device(self.step.function)
         if device is None:
-            raise _Refusal(
+            raise Refusal(
                 "QW312", self.step.backwards[0],
                 "nothing in this function moves tensors to a device, so autocast has none to run on",
                 "move the batch by `.to(device)` and run again",
@@ -998,7 +979,7 @@ class _Rewrite:
         functions = [self.tree.function(made), *(f.function for f in frames)]
         reference = companion.fresh_reference(functions, shared=self._serves_several())
         if reference is None:
-            raise _Refusal(
+            raise Refusal(
                 "QW324", training.optimizer.creations[0],
                 f"`{training.optimizer.reference}` is no name that a scaler can stand beside",
                 "assign the optimizer to a variable or to an attribute of self",
@@ -1015,7 +996,7 @@ class _Rewrite:
             )
             if text is not None:
                 return Site(kind, statement, place, reference, training.optimizer.reference), text
-        raise _Refusal(
+        raise Refusal(
             "QW312", training.optimizer.creations[0],
             f"`{self.tree.code(device)}` is not known where the scaler has to be made",
             "choose the device above the optimizer and run again",
@@ -1033,7 +1014,7 @@ class _Rewrite:
                 site, self._frames(), self.step.steps[0].optimizer
             )
         except Unreachable as unreachable:
-            raise _Refusal(
+            raise Refusal(
                 "QW324", unreachable.node, "the scaler cannot be seen where the optimizer steps",
                 "keep optimizer and training step in one function, or in one class",
             ) from None
@@ -1080,7 +1061,7 @@ class _Rewrite:
         """BCELoss stays in full precision: below the region, on inputs made float32."""
         from_here = statements[index:]
         if index == 0 or any(self.forwards.has_forward(s) for s in from_here) or len(unsafe.args) < 2:
-            raise _Refusal(
+            raise Refusal(
                 "QW316", unsafe, "BCELoss raises under CUDA's autocast, and stands with the forward pass",
                 "compute the loss in a statement of its own, below the forward pass",
             )
@@ -1097,7 +1078,7 @@ class _Rewrite:
             if self.placing.is_free(n, [function])
         )
         if self.forwards.unsafe_loss(statement) is not None:
-            raise _Refusal(
+            raise Refusal(
                 "QW316", region.backward, "BCELoss raises under CUDA's autocast, and stands with the forward pass",
                 "compute the loss in a statement of its own, below the forward pass",
             )
@@ -1116,7 +1097,7 @@ class _Rewrite:
             block = self.tree.block(last)
             inner = next((s for s in steps if self.placing.in_inner_loop(s.call, block)), None)
             if inner is not None:
-                raise _Refusal(
+                raise Refusal(
                     "QW325", inner.call, "this optimizer steps several times for one step of the other",
                     "write its scaling by hand, with an update() in the inner loop",
                 )
@@ -1155,7 +1136,7 @@ class _Rewrite:
         claimed = {r for s in self.step.steps for r in self._readers_of(s)}
         for reader in self.step.readers:
             if reader not in claimed:
-                raise _Refusal(
+                raise Refusal(
                     "QW322", reader, "gradients are read here before all of the backward pass is done",
                     "read them after the last backward(), before the step",
                 )
@@ -1166,7 +1147,7 @@ class _Rewrite:
         for reader in readers:
             foreign = self.forwards.foreign_gradient(reader)
             if foreign is not None:
-                raise _Refusal(
+                raise Refusal(
                     "QW322", foreign, "a gradient of what is no parameter stays scaled",
                     "divide it by scaler.get_scale() by hand",
                 )
@@ -1174,14 +1155,14 @@ class _Rewrite:
             if boundary is not None and not inside and self.placing.is_accumulation(
                 boundary, stepped.training
             ):
-                raise _Refusal(
+                raise Refusal(
                     "QW322", reader,
                     "gradients are read on every batch but stepped only on some, so unscaling them is wrong",
                     "read them where the optimizer steps",
                 )
         jump = self.forwards.jump_between(readers[0], stepped.call)
         if jump is not None:
-            raise _Refusal(
+            raise Refusal(
                 "QW325", jump, "the batch may be left between reading gradients and the step",
                 "step or update the scaler on every way out, by hand",
             )

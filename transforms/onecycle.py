@@ -770,6 +770,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.companion import Companion, Site, Unreachable
@@ -791,7 +792,7 @@ from quickwins_codemod.script.facts import (
     Training,
     Use,
 )
-from quickwins_codemod.transform import Finding, Plan
+from quickwins_codemod.transform import Finding, Plan, Refusal, verdict_at
 from quickwins_codemod.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -832,56 +833,45 @@ class Options:
     )
 
 
-class _Refusal(Exception):
-    def __init__(self, code: str, node: cst.CSTNode, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.node, self.message, self.hint = code, node, message, hint
-
-    def finding(self, script: Script) -> Finding:
-        verdict = _verdict(script, "refused", self.code, self.node, self.message, self.hint)
-        return Finding((verdict,))
-
-
 def plan(script: Script, options: Options) -> Plan:
     """Plan one schedule for every optimizer whose steps can be counted from the source."""
     if script.manager is not None and (script.trainings or script.foreign_steps):
         manager = script.manager
-        verdict = _verdict(
-            script, "refused", "QW004", manager.node,
-            f"the training loop is managed by {manager.detail}",
+        refusal = Refusal(
+            "QW004", manager.node, f"the training loop is managed by {manager.detail}",
             f"set the schedule in {manager.detail}'s own configuration",
         )
-        return Plan((Finding((verdict,)),))
+        return Plan((refusal.finding(RULE, script),))
     found: list[Finding] = []
     refused: list[Training] = []
     for training in script.trainings:
         try:
             found.append(_Rewrite(script, training, options).finding())
-        except _Refusal as refusal:
+        except Refusal as refusal:
             refused.append(training)
-            found.append(refusal.finding(script))
+            found.append(refusal.finding(RULE, script))
     found = _without_lone_partners(script, found, refused)
     for step, sets_rate in script.foreign_steps:
         if sets_rate:
-            verdict = _verdict(
-                script, "refused", "QW124", step,
+            refusal = Refusal(
+                "QW124", step,
                 "this class sets the rate and steps the optimizer in one",
                 "let it set the rate only, or replace it by the plain optimizer",
             )
         else:
-            verdict = _verdict(
-                script, "refused", "QW128", step,
+            refusal = Refusal(
+                "QW128", step,
                 "where the optimizer that steps here is made cannot be followed from this file",
                 "build the schedule where the optimizer is made, and step it after this line",
             )
-        found.append(Finding((verdict,)))
+        found.append(refusal.finding(RULE, script))
     if not script.foreign_steps:
         for call in script.unnamed:
-            refusal = _Refusal(
+            refusal = Refusal(
                 "QW127", call, "the optimizer made here has no name of its own, so its steps are not known",
                 "assign it to a variable and run again",
             )
-            found.append(refusal.finding(script))
+            found.append(refusal.finding(RULE, script))
     return Plan(tuple(found))
 
 
@@ -898,21 +888,14 @@ def _without_lone_partners(
                 (o for o in refused if any(script.tree.is_within(s, loop) for s in o.sites)), None
             )
             if partner is not None:
-                refusal = _Refusal(
+                refusal = Refusal(
                     "QW131", training.optimizer.creations[0],
                     f"`{partner.optimizer.reference}`, which steps in the same loop, cannot get a cycle",
                     "mend what is said of that one, and both get theirs",
                 )
-                finding = refusal.finding(script)
+                finding = refusal.finding(RULE, script)
         kept.append(finding)
     return kept + found[len(kept):]
-
-
-def _verdict(
-    script: Script, status: str, code: str, node: cst.CSTNode, message: str, hint: str | None = None
-) -> Verdict:
-    at = script.tree.position(node)
-    return Verdict(RULE, status, code, at.line, at.column, message, hint)
 
 
 class _Rewrite:
@@ -921,6 +904,7 @@ class _Rewrite:
     def __init__(self, script: Script, training: Training, options: Options) -> None:
         self.script, self.training, self.options = script, training, options
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
+        self._say = partial(verdict_at, RULE, script)
         self.optimizer = training.optimizer
         self.companion = Companion(script, training, "scheduler")
         self.missing = ""
@@ -974,7 +958,7 @@ class _Rewrite:
             raise self._problem(stepping)
         outer = stepping.epochs.node if stepping.epochs else stepping.batches.node
         if stepping.epochs is None and self._is_inner_loop(outer):
-            raise _Refusal(
+            raise Refusal(
                 "QW117", self.optimizer.creations[0],
                 "the optimizer lives for one inner loop only, as in meta-learning",
                 "nothing to do; a cycle over so few steps has no use",
@@ -990,25 +974,25 @@ class _Rewrite:
             if self.tree.is_within(loop, a)
         )
 
-    def _problem(self, problem: Problem) -> _Refusal:
+    def _problem(self, problem: Problem) -> Refusal:
         code, message, hint = _PROBLEMS[problem.kind]
         if problem.kind == "unknown-length" and "(" in problem.detail:
             hint = "iterate over something that has a len(), such as a DataLoader over a list"
-        return _Refusal(code, problem.node, message.format(detail=problem.detail), hint)
+        return Refusal(code, problem.node, message.format(detail=problem.detail), hint)
 
     def _check_optimizer(self) -> None:
         if self.script.is_test or self.placing.is_test(self.optimizer.statement):
-            raise _Refusal(
+            raise Refusal(
                 "QW130", self.optimizer.creations[0], "this is a test, not a training run", "nothing to do"
             )
         if self.optimizer.class_name == "LBFGS":
-            raise _Refusal(
+            raise Refusal(
                 "QW125", self.optimizer.creations[0],
                 "LBFGS searches its own step length, so a schedule on top has no use",
                 "nothing to do",
             )
         for write in self.training.manual_rates:
-            raise _Refusal(
+            raise Refusal(
                 "QW120", write, "the learning rate is also set by hand here, against any schedule",
                 "remove this statement (and the function it is in) and run again",
             )
@@ -1016,11 +1000,11 @@ class _Rewrite:
             call, about_rate = self.training.handed_on
             name = self.tree.code(call.func)
             if about_rate:
-                raise _Refusal(
+                raise Refusal(
                     "QW120", call, f"`{name}` is given the optimizer, and seems to set its rate",
                     "remove this call, if it does, and run again",
                 )
-            raise _Refusal(
+            raise Refusal(
                 "QW129", call,
                 f"`{name}` is given the optimizer; whether it steps it or sets its rate is not known",
                 "keep that code in this file, or replace the schedule by hand",
@@ -1030,14 +1014,14 @@ class _Rewrite:
         """The schedules in the way, each with no use that OneCycle cannot serve."""
         bound = {s.variable for s in schedulers}
         if len(schedulers) > 1 and len(bound) < len(schedulers):
-            raise _Refusal(
+            raise Refusal(
                 "QW121", schedulers[1].creation,
                 "the schedule is chosen at run time, so one of several would be replaced",
                 "keep one schedule (or none) in the script and run again",
             )
         for scheduler in schedulers:
             if scheduler.class_name == "SWALR":
-                raise _Refusal(
+                raise Refusal(
                     "QW121", scheduler.creation,
                     "SWALR holds the rate for weight averaging, which one cycle would undo",
                     "keep it, or remove the averaging and run again",
@@ -1045,13 +1029,13 @@ class _Rewrite:
             if scheduler.variable is None or not self.placing.is_plain_assignment(
                 scheduler.statement, scheduler.creation
             ):
-                raise _Refusal(
+                raise Refusal(
                     "QW127", scheduler.creation,
                     f"{scheduler.class_name} is not simply assigned to a name, so its uses are not known",
                     "assign it to a variable of its own and run again",
                 )
             if scheduler.is_one_cycle:
-                raise _Refusal(
+                raise Refusal(
                     "QW121", scheduler.creation, "another schedule stands beside OneCycle",
                     "remove one of the two",
                 )
@@ -1064,22 +1048,22 @@ class _Rewrite:
             if use.kind == "step":
                 continue
             if use.kind == "step-value":
-                raise _Refusal(
+                raise Refusal(
                     "QW124", use.node, "the result of scheduler.step() is used",
                     "read the rate by scheduler.get_last_lr() instead",
                 )
             if use.kind == "escapes":
-                raise _Refusal(
+                raise Refusal(
                     "QW122", use.node, f"{scheduler.class_name} is handed on to where it cannot be followed",
                     "keep the scheduler in this file, or replace it by hand",
                 )
             if use.kind == "last_epoch" and not is_part:
-                raise _Refusal(
+                raise Refusal(
                     "QW122", use.node, "`.last_epoch` would count steps, not epochs",
                     "use the loop's own epoch instead",
                 )
             if use.kind not in _KEPT_USES or is_part:
-                raise _Refusal(
+                raise Refusal(
                     "QW122", use.node,
                     f"`.{use.kind}` of {scheduler.class_name} has no counterpart in OneCycle",
                     "remove this use and run again",
@@ -1092,7 +1076,7 @@ class _Rewrite:
         for scheduler in old:
             peak = self.script.peak(scheduler, self.optimizer)
             if peak is None:
-                raise _Refusal(
+                raise Refusal(
                     "QW123", scheduler.creation,
                     f"the highest rate that {scheduler.class_name} reaches cannot be read from the source",
                     "set max_lr in [tool.quickwins.onecycle] or by --max-lr",
@@ -1117,7 +1101,7 @@ class _Rewrite:
             if arguments is not None:
                 candidate.arguments = arguments
                 return candidate
-        raise _Refusal(
+        raise Refusal(
             "QW119", old[0].creation if old else self.optimizer.creations[0],
             f"`{self.missing}` is not known where a schedule could be built, or changes during the run"
             if self.missing
@@ -1135,7 +1119,7 @@ class _Rewrite:
             main = old[-1]
             function = self.tree.function(main.statement)
             if not self.placing.always_runs(main.statement, outer, stepping.frames):
-                raise _Refusal(
+                raise Refusal(
                     "QW121", main.creation, "the schedule is only built under a condition",
                     "build it always (or never) and run again",
                 )
@@ -1320,7 +1304,7 @@ class _Rewrite:
         outer = stepping.epochs.node if stepping.epochs else stepping.batches.node
         switch = self.placing.switch_around(use.node, outer, stepping.sites, [scheduler.creation])
         if switch is not None:
-            raise _Refusal(
+            raise Refusal(
                 "QW121", switch, f"`{self.tree.code(switch)}` switches the schedule on and off",
                 "build the schedule always (or never) and run again",
             )
@@ -1383,7 +1367,7 @@ class _Rewrite:
             )
         except Unreachable as unreachable:
             message, hint = _OUT_OF_REACH[unreachable.why]
-            raise _Refusal(
+            raise Refusal(
                 "QW119", unreachable.node, message.format(name=unreachable.name), hint
             ) from None
         self.edits += edits
@@ -1542,7 +1526,7 @@ class _Rewrite:
         """A stop that waits for a low rate would come at once: one cycle starts low."""
         for stop in (*stepping.early_stops, *stepping.skips):
             if self.training.records.depends_on_rate(stop):
-                raise _Refusal(
+                raise Refusal(
                     "QW122", stop, "the run ends here by its learning rate, which starts low in one cycle",
                     "end it by epochs or by a metric and run again",
                 )
@@ -1606,11 +1590,6 @@ class _Rewrite:
             "t_0", "t_mult", "min_lr", "cycle",
         )
         return any(word in name for word in words)
-
-    def _say(
-        self, status: str, code: str, node: cst.CSTNode, message: str, hint: str | None = None
-    ) -> Verdict:
-        return _verdict(self.script, status, code, node, message, hint)
 
 
 def _operand(text: str) -> str:

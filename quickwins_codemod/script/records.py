@@ -215,9 +215,3 @@ def _quote(node: cst.BaseExpression) -> str:
     if isinstance(node, cst.SimpleString):
         return node.quote
     return '"'
-
-
-def reads_only(node: cst.CSTNode) -> bool:
-    """Whether evaluating an expression can have no effect: no call, await, yield or walrus."""
-    effects = (cst.Call, cst.Await, cst.Yield, cst.NamedExpr)
-    return not any(isinstance(n, effects) for n in walk(node))
