@@ -103,6 +103,16 @@ class Wrap:
 
 
 @dataclass(frozen=True)
+class EndBlockBefore:
+    """A statement and all below it in its block, moved out of the compound statement around it.
+
+    They stand directly below that statement then; where the first of its block moves, it goes.
+    """
+
+    first: cst.CSTNode
+
+
+@dataclass(frozen=True)
 class RemoveImport:
     """One name taken out of a `from … import …`, or the statement where it is the only one."""
 
@@ -116,6 +126,7 @@ Edit = Union[
     Remove,
     Replace,
     Wrap,
+    EndBlockBefore,
     AddArgument,
     AddParameter,
     AddDictEntry,

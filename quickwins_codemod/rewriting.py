@@ -18,6 +18,7 @@ from quickwins_codemod.edits import (
     AddDictEntry,
     AddParameter,
     Edit,
+    EndBlockBefore,
     InsertAfter,
     InsertBefore,
     Remove,
@@ -53,6 +54,7 @@ class _Rewriter:
         self.removed: dict[cst.CSTNode, str | None] = {}
         self.changed: dict[cst.CSTNode, list[Edit]] = {}
         self.wraps: dict[cst.CSTNode, Wrap] = {}
+        self.ended: dict[cst.CSTNode, int] = {}  # a block -> its first item that moves out of it
         self.below_comment: set[cst.CSTNode] = set()
         for edit in sorted(edits, key=lambda e: getattr(e, "rank", 0)):
             if isinstance(edit, InsertBefore):
@@ -65,6 +67,9 @@ class _Rewriter:
                 self.removed[edit.node] = edit.topic
             elif isinstance(edit, Wrap):
                 self.wraps[edit.first] = edit
+            elif isinstance(edit, EndBlockBefore):
+                block = tree.block(edit.first)
+                self.ended[block] = block.body.index(tree.line_node(edit.first))
             elif isinstance(edit, RemoveImport) and _takes_all(edit.statement, edits):
                 self.removed[edit.statement] = None
             else:
@@ -77,6 +82,7 @@ class _Rewriter:
             if sum(isinstance(e, Replace) for e in found) > 1:
                 raise ConflictingEdits(f"{tree.code(node)[:40]} is replaced twice")
         touched = [*self.before, *self.after, *self.removed, *self.changed, *self.wraps]
+        touched += [block.body[index] for block, index in self.ended.items()]
         self.left_over: dict[cst.CSTNode, list[cst.EmptyLine]] = {}
         self.dirty = {a for node in touched for a in tree.ancestors(node)} | set(self.changed)
 
@@ -98,13 +104,15 @@ class _Rewriter:
                     changes[name] = self._rebuilt(value)
             elif isinstance(value, (list, tuple)) and value:
                 rebuilt = (
-                    self._block(node, value)
+                    self._block(node, value[: self.ended.get(node)])
                     if name == "body" and _is_block(node)
                     else [self._rebuilt(v) if isinstance(v, cst.CSTNode) else v for v in value]
                 )
                 if any(a is not b for a, b in zip(rebuilt, value)) or len(rebuilt) != len(value):
                     changes[name] = rebuilt
-        if self.left_over.get(node):  # comments above a removed last statement
+        if node in self.ended:
+            changes["footer"] = []
+        elif self.left_over.get(node):  # comments above a removed last statement
             changes["footer"] = [*self.left_over[node], *node.footer]
         new = node.with_changes(**changes) if changes else node
         for edit in self.changed.get(node, ()):
@@ -149,8 +157,11 @@ class _Rewriter:
                 continue
             rebuilt = self._rebuilt(item) if item in self.dirty or not alone else item
             replaced = self.changed.get(inner[0]) if alone else None
+            follows: list[cst.EmptyLine] = []
             if replaced and isinstance(item, cst.SimpleStatementLine):
                 statements = self._replaced_line(item, rebuilt, replaced)
+            elif getattr(item, "body", None) in self.ended:
+                statements, follows = self._ended(item, rebuilt)
             else:
                 statements = [rebuilt]
             if held:
@@ -168,6 +179,7 @@ class _Rewriter:
                 statements = [*inserted, *statements]
             new += statements
             new += [s for code in below for s in self._parsed(code)]
+            held = follows
         while held and held[0].comment is None:  # a blank line at the end of a block says nothing
             held = held[1:]
         self.left_over[block] = held
@@ -194,6 +206,21 @@ class _Rewriter:
         )
         self._wrapped_length = ends[0] + 1
         return [wrapped, *(s for code in after for s in self._parsed(code))]
+
+    def _ended(
+        self, old: Any, rebuilt: Any
+    ) -> tuple[list[cst.CSTNode], list[cst.EmptyLine]]:
+        """A compound statement, what moves out of its block, and the comments that stood last there."""
+        block = old.body
+        tail = self._block(block, block.body[self.ended[block]:])
+        follows = [*self.left_over.pop(block, ()), *block.footer]
+        if self.ended[block]:
+            return [rebuilt, *tail], follows
+        above = list(rebuilt.leading_lines)
+        if block.header.comment is not None:
+            above.append(cst.EmptyLine(comment=block.header.comment))
+        tail[0] = tail[0].with_changes(leading_lines=[*above, *tail[0].leading_lines])
+        return tail, follows
 
     def _replaced_line(
         self, old: cst.SimpleStatementLine, new: cst.SimpleStatementLine, edits: list[Edit]

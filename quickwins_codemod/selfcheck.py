@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, Replace, Wrap, target
+from quickwins_codemod.edits import (
+    Edit,
+    EndBlockBefore,
+    InsertAfter,
+    InsertBefore,
+    Replace,
+    Wrap,
+    target,
+)
 from quickwins_codemod.script.facts import Script
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ def _planned_lines(script: Script, edits: Sequence[Edit]) -> set[int]:
         first, last = script.tree.span(node)
         if isinstance(edit, Wrap):
             last = script.tree.span(edit.last)[1]
+        if isinstance(edit, EndBlockBefore):
+            planned.update(_moved_lines(script, edit))
         if not isinstance(edit, (InsertBefore, InsertAfter)):
             planned.update(range(first, last + 1))
         elif first == last:
@@ -49,6 +59,18 @@ def _planned_lines(script: Script, edits: Sequence[Edit]) -> set[int]:
         planned.update(range(first, last + 1))
         planned.update(_comment_lines(script, node))
     return planned
+
+
+def _moved_lines(script: Script, edit: EndBlockBefore) -> range:
+    """The lines from a statement to the end of its block; the header's too where nothing stays."""
+    block = script.tree.block(edit.first)
+    owner = script.tree.parents[block]
+    whole = block.body[0] is script.tree.line_node(edit.first)
+    start = script.tree.span(owner if whole else edit.first)[0]
+    if not whole:
+        start = _comment_lines(script, edit.first).start
+    end = script.tree.span(owner)[1] + len(block.footer)
+    return range(start, end + 1)
 
 
 def _comment_lines(script: Script, node: cst.CSTNode) -> range:
