@@ -30,11 +30,13 @@ class InsertAfter:
     """Statements placed directly below a statement.
 
     rank: of several insertions at one place, the lower stands nearer to the statement.
+    joined: it belongs to the statement, also where that is the last one under a Wrap.
     """
 
     anchor: cst.CSTNode
     code: str
     rank: int = 0
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,26 @@ class Replace:
     node: cst.CSTNode
     code: str
     topic: str | None = None
+
+
+@dataclass(frozen=True)
+class AddTerm:
+    """One more summand for an expression, in parentheses where the place needs them.
+
+    Of several changes to one expression, it is replaced first, then added to, then enclosed.
+    """
+
+    node: cst.CSTNode
+    code: str
+
+
+@dataclass(frozen=True)
+class Enclose:
+    """An expression put between two pieces of code: `scaler.scale(` and `)`."""
+
+    node: cst.CSTNode
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from quickwins_codemod.edits import (
     AddArgument,
     AddDictEntry,
     AddParameter,
+    AddTerm,
     Edit,
+    Enclose,
     EndBlockBefore,
     InsertAfter,
     InsertBefore,
@@ -51,6 +53,7 @@ class _Rewriter:
         self.tree = tree
         self.before: dict[cst.CSTNode, list[str]] = {}
         self.after: dict[cst.CSTNode, list[str]] = {}
+        self.joined: dict[cst.CSTNode, list[str]] = {}
         self.removed: dict[cst.CSTNode, str | None] = {}
         self.changed: dict[cst.CSTNode, list[Edit]] = {}
         self.wraps: dict[cst.CSTNode, Wrap] = {}
@@ -63,6 +66,8 @@ class _Rewriter:
                     self.below_comment.add(edit.anchor)
             elif isinstance(edit, InsertAfter):
                 self.after.setdefault(edit.anchor, []).append(edit.code)
+                if edit.joined:
+                    self.joined.setdefault(edit.anchor, []).append(edit.code)
             elif isinstance(edit, Remove):
                 self.removed[edit.node] = edit.topic
             elif isinstance(edit, Wrap):
@@ -115,9 +120,19 @@ class _Rewriter:
         elif self.left_over.get(node):  # comments above a removed last statement
             changes["footer"] = [*self.left_over[node], *node.footer]
         new = node.with_changes(**changes) if changes else node
-        for edit in self.changed.get(node, ()):
+        for edit in sorted(self.changed.get(node, ()), key=_layer):
             new = self._change(new, edit)
+            if isinstance(edit, AddTerm):
+                new = self._as_operand(new, node)
         return new
+
+    def _as_operand(self, new: cst.BinaryOperation, old: cst.CSTNode) -> cst.BinaryOperation:
+        """A sum with parentheses, unless it is a whole argument or value."""
+        whole = (cst.Arg, cst.Assign, cst.AnnAssign, cst.Return)
+        enclosed = any(isinstance(e, Enclose) for e in self.changed[old])
+        if enclosed or isinstance(self.tree.parents[old], whole):
+            return new
+        return new.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
 
     # -- blocks ----------------------------------------------------------------------------
 
@@ -196,7 +211,10 @@ class _Rewriter:
             raise ConflictingEdits("a line is shared by what is wrapped and what is not")
         self._wrapped_length = ends[0] + 1
         inside = items[: ends[0] + 1]
-        after = self.after.pop(wrap.last, [])
+        joined = self.joined.get(wrap.last, [])
+        after = [code for code in self.after.pop(wrap.last, []) if code not in joined]
+        if joined:
+            self.after[wrap.last] = joined
         body = self._block(block, inside)
         header = cst.parse_statement(f"{wrap.header}\n    pass\n")
         first = body[0]
@@ -323,6 +341,12 @@ class _Rewriter:
             if isinstance(node, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
                 return node  # done where its block is rebuilt
             return cst.parse_expression(edit.code)
+        if isinstance(edit, AddTerm):
+            return cst.BinaryOperation(node, cst.Add(), cst.parse_expression(edit.code))
+        if isinstance(edit, Enclose):
+            bare = node.with_changes(lpar=[], rpar=[]) if hasattr(node, "lpar") else node
+            inside = self.tree.module.code_for_node(bare)
+            return cst.parse_expression(f"{edit.before}{inside}{edit.after}")
         if isinstance(edit, AddArgument):
             return _with_argument(node, edit.code, edit.hang)
         if isinstance(edit, AddParameter):
@@ -356,6 +380,11 @@ class _Rewriter:
         elements[index] = previous.with_changes(comma=own)
         elements.insert(index + 1, new.with_changes(comma=following))
         return node.with_changes(elements=elements)
+
+
+def _layer(edit: Edit) -> int:
+    """In which order the changes to one node are made: replaced, added to, enclosed."""
+    return {AddTerm: 1, Enclose: 2}.get(type(edit), 0)
 
 
 def _takes_all(statement: cst.ImportFrom, edits: Sequence[Edit]) -> bool:

@@ -703,7 +703,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.companion import Companion, Site, Unreachable
-from quickwins_codemod.edits import AddDictEntry, Edit, InsertAfter, InsertBefore, Replace, Wrap
+from quickwins_codemod.edits import (
+    AddDictEntry,
+    Edit,
+    Enclose,
+    InsertAfter,
+    InsertBefore,
+    Replace,
+    Wrap,
+)
 from quickwins_codemod.script.facts import Frame, Problem, Script, Stepping, Training
 from quickwins_codemod.transform import Finding, Plan, Refusal, verdict_at
 from quickwins_codemod.verdict import Verdict
@@ -1042,7 +1050,6 @@ class _Rewrite:
 
     def _forward(self, region: Region, device: str, scaler: str) -> None:
         header = f"with {self.script.runtime_name('autocast')}({device}):"
-        loss = self.tree.code(region.loss)
         if not region.statements:
             self._split(region, header, scaler)
             return
@@ -1053,7 +1060,7 @@ class _Rewrite:
                 statements = self._without_unsafe(statements, index, unsafe)
                 break
         self.edits.append(Wrap(statements[0], statements[-1], header))
-        self.edits.append(Replace(region.loss, f"{scaler}.scale({loss})"))
+        self.edits.append(Enclose(region.loss, f"{scaler}.scale(", ")"))
 
     def _without_unsafe(
         self, statements: list[cst.CSTNode], index: int, unsafe: cst.Call
@@ -1084,7 +1091,8 @@ class _Rewrite:
             )
         loss = self.tree.code(region.loss)
         self.edits.append(InsertBefore(statement, f"{header}\n    {name} = {loss}\n"))
-        self.edits.append(Replace(region.loss, f"{scaler}.scale({name})"))
+        self.edits.append(Replace(region.loss, name))
+        self.edits.append(Enclose(region.loss, f"{scaler}.scale(", ")"))
 
     def _steps(self, scaler: str) -> None:
         steps = self.step.steps
