@@ -21,6 +21,11 @@ from quickwins_codemod.script.tree import LOOPS, Tree, statements_of, walk
 _PROGRESS = re.compile(r"(^|\.)(tqdm|trange|track|tqdm_notebook|progress_bar|ProgressBar)$")
 
 
+def is_progress_bar(dotted: str) -> bool:
+    """Whether a function, by its full name, only shows how far a loop has come."""
+    return _PROGRESS.search(dotted) is not None
+
+
 class Unclear(Exception):
     """Raised inside this module where the loops cannot be followed; carries the Problem."""
 

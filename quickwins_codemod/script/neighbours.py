@@ -58,6 +58,11 @@ class Neighbours:
                     yield path.name, _text(path)
                     break
 
+    def source(self, module: str) -> str | None:
+        """The text of one module of the repository, by its dotted name as it is imported."""
+        path = self._find(module) if module.strip(".") else None
+        return _text(path) if path is not None else None
+
     def is_harmless(self, dotted: str) -> bool:
         """Whether a function of the repository neither steps anything nor touches a rate."""
         module, _, name = dotted.rpartition(".")

@@ -1,0 +1,288 @@
+"""Models that score users and items: which arguments are ids, and what a call of one answers.
+
+An id is known by its use: an argument that looks up rows of an embedding. That of two ids the first
+is the user's is how such models are written; names decide only where they say the opposite.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from quickwins_codemod.script.facts import Script
+from quickwins_codemod.script.forwards import Forwards
+from quickwins_codemod.script.names import Names, names_in
+from quickwins_codemod.script.neighbours import Neighbours
+from quickwins_codemod.script.tree import Tree, walk
+
+_EMBEDDING = re.compile(r"(^|\.)(Embedding|EmbeddingBag)$")
+_USER = re.compile(r"user|member|customer|reader|viewer|visitor|person|client|uid", re.IGNORECASE)
+_ITEM = re.compile(
+    r"item|movie|product|book|song|track|article|video|show|anime|business|game|news|recipe"
+    r"|iid|pos|neg",
+    re.IGNORECASE,
+)
+#: Calls on an id tensor that leave it one.
+_SAME_IDS = {"long", "int", "to", "cuda", "view", "reshape", "squeeze", "unsqueeze", "flatten"}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A call that scores one item for one user: `model(users, items)`.
+
+    model: the expression that is called, `model` or `model.score`; owner: what holds the weights.
+    others: arguments that are no ids, as features that come with the batch.
+    """
+
+    call: cst.Call
+    model: cst.BaseExpression
+    owner: cst.BaseExpression
+    users: cst.BaseExpression
+    items: cst.BaseExpression
+    others: tuple[cst.Arg, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A call that makes vectors of one kind of ids: `model.encode_user(users)`."""
+
+    call: cst.Call
+    encoder: cst.BaseExpression
+    owner: cst.BaseExpression
+    ids: cst.BaseExpression
+
+
+class Recommenders:
+    """Reads the calls of models in one script."""
+
+    def __init__(self, script: Script, forwards: Forwards) -> None:
+        self.script, self.forwards = script, forwards
+        self.tree, self.names = script.tree, script.names
+
+    # -- classes --------------------------------------------------------------------------------
+
+    def ids(self, func: cst.BaseExpression) -> list[str] | None:
+        """The parameters of what is called that are ids, in order; None where it is not seen."""
+        found = self.function(func)
+        return found[0].ids(found[1]) if found is not None else None
+
+    def function(self, func: cst.BaseExpression) -> tuple[Lookups, cst.FunctionDef] | None:
+        """The forward (or the method) that a call of an expression runs, in whichever file."""
+        if isinstance(func, cst.Attribute) and not self._is_module(func):
+            holder, method = func.value, func.attr.value
+        else:
+            holder, method = func, "forward"
+        for lookups, owner in self._classes(holder):
+            function = lookups.names.method(owner, method)
+            if function is not None:
+                return lookups, function
+        return None
+
+    def _is_module(self, func: cst.Attribute) -> bool:
+        """`self.model(...)`: an attribute that is itself a model, not a method of one."""
+        return bool(list(self._classes(func)))
+
+    def _classes(self, node: cst.BaseExpression) -> Iterator[tuple[Lookups, cst.ClassDef]]:
+        own = Lookups(self.tree, self.names)
+        for call in self.names.creations(node):
+            yield from self._made(own, call.func)
+            # `model = DistributedDataParallel(NCF(...))`, `torch.compile(NCF(...))`
+            for argument in call.args[:1]:
+                if re.search(r"DataParallel$|compile$", self.tree.code(call.func)):
+                    for inner in self.names.creations(argument.value):
+                        yield from self._made(own, inner.func)
+        if isinstance(node, cst.Name):
+            owner = self.names.instance_class(node)
+            if owner is not None:
+                yield own, owner
+
+    def _made(self, own: Lookups, func: cst.BaseExpression) -> Iterator[tuple[Lookups, cst.ClassDef]]:
+        owner = self.names.local_class(func)
+        if owner is not None:
+            yield own, owner
+            return
+        dotted = self.names.dotted(func)
+        if dotted is not None and self.script.neighbours is not None:
+            found = imported_class(self.script.neighbours, dotted)
+            if found is not None:
+                yield found
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def scoring(self, call: cst.Call) -> Scoring | None:
+        """A call as the scoring of one item for each user; None where it is something else."""
+        found = self.function(call.func)
+        if found is None or any(a.star for a in call.args):
+            return None
+        lookups, function = found
+        wanted = lookups.ids(function)
+        given = _arguments(call, function)
+        ids = [name for name in wanted if name in given]
+        if len(ids) != 2 or len(wanted) != 2:
+            return None
+        first, second = (given[name] for name in ids)
+        if self._says_item(first, ids[0]) and self._says_user(second, ids[1]):
+            first, second = second, first
+        values = [id(v) for name, v in given.items() if name in ids]
+        others = tuple(a for a in call.args if id(a.value) not in values)
+        return Scoring(call, call.func, self._owner(call.func), first, second, others)
+
+    def triple(self, call: cst.Call) -> tuple[cst.BaseExpression, ...] | None:
+        """The users, positives and negatives of `model(users, positives, negatives)`."""
+        found = self.function(call.func)
+        if found is None or any(a.star for a in call.args):
+            return None
+        given = _arguments(call, found[1])
+        ids = [name for name in found[0].ids(found[1]) if name in given]
+        return tuple(given[n] for n in ids) if len(ids) == 3 == len(call.args) else None
+
+    def encoding(self, call: cst.Call) -> Encoding | None:
+        """A call as the encoding of ids, one argument, to vectors."""
+        if len(call.args) != 1 or call.args[0].star or call.args[0].keyword is not None:
+            return None
+        made = {self.tree.code(c.func) for c in self.names.creations(call.func)}
+        is_table = any(_EMBEDDING.search(m) for m in made)
+        if not is_table and len(self.ids(call.func) or ()) != 1:
+            return None
+        owner = call.func if is_table else self._owner(call.func)
+        return Encoding(call, call.func, owner, call.args[0].value)
+
+    def _owner(self, func: cst.BaseExpression) -> cst.BaseExpression:
+        if isinstance(func, cst.Attribute) and not self._is_module(func):
+            return func.value
+        return func
+
+    def _says_user(self, value: cst.BaseExpression, parameter: str) -> bool:
+        text = f"{self.tree.code(value)} {parameter}"
+        return bool(_USER.search(text)) and not _ITEM.search(text)
+
+    def _says_item(self, value: cst.BaseExpression, parameter: str) -> bool:
+        text = f"{self.tree.code(value)} {parameter}"
+        return bool(_ITEM.search(text)) and not _USER.search(text)
+
+
+class Lookups:
+    """Which parameters of the functions of one module are used as ids of embeddings."""
+
+    def __init__(self, tree: Tree, names: Names) -> None:
+        self.tree, self.names = tree, names
+
+    def ids(self, function: cst.FunctionDef, depth: int = 0) -> list[str]:
+        """The parameters that look up rows of an embedding, in their order."""
+        found = self._looked_up(function, depth)
+        return [
+            p.name.value
+            for p in (*function.params.posonly_params, *function.params.params)
+            if p.name.value in found
+        ]
+
+    def _looked_up(self, function: cst.FunctionDef, depth: int) -> set[str]:
+        found: set[str] = set()
+        for node in walk(function.body):
+            if isinstance(node, cst.Call):
+                found |= self._by_call(node, depth)
+            elif isinstance(node, cst.Subscript) and len(node.slice) == 1:
+                index = node.slice[0].slice
+                if isinstance(index, cst.Index) and self._is_table(node.value):
+                    found |= self._plain(index.value)
+        return found
+
+    def _by_call(self, call: cst.Call, depth: int) -> set[str]:
+        if not call.args:
+            return set()
+        if self._is_table(call.func) or (self.names.dotted(call.func) or "").endswith(
+            "functional.embedding"
+        ):
+            return self._plain(call.args[0].value)
+        inner = self._inner(call)
+        if inner is None or depth > 3:
+            return set()
+        ids = self.ids(inner, depth + 1)
+        given = _arguments(call, inner)
+        return {n for name in ids if name in given for n in self._plain(given[name])}
+
+    def _inner(self, call: cst.Call) -> cst.FunctionDef | None:
+        """The method, or the forward of a part of the model, that a call in a forward runs."""
+        method = self.names.callee(call)
+        if method is not None and method.name.value != "__init__":
+            return method
+        owner = self.names.class_of(call.func)
+        return self.names.method(owner, "forward") if owner is not None else None
+
+    def _is_table(self, node: cst.BaseExpression) -> bool:
+        """An embedding, its weight, or a parameter that is indexed by ids."""
+        if isinstance(node, cst.Attribute) and node.attr.value == "weight":
+            node = node.value
+        made = {self.tree.code(c.func) for c in self.names.creations(node)}
+        return any(_EMBEDDING.search(m) or m.rpartition(".")[2] == "Parameter" for m in made) or (
+            self._in_dict(node)
+        )
+
+    def _in_dict(self, node: cst.BaseExpression) -> bool:
+        """`self.embeddings["user"]` of an nn.ModuleDict, or `[0]` of an nn.ModuleList, of embeddings."""
+        if not isinstance(node, cst.Subscript):
+            return False
+        return any(
+            isinstance(n, cst.Call) and _EMBEDDING.search(self.tree.code(n.func))
+            for call in self.names.creations(node.value)
+            for n in walk(call)
+        )
+
+    def _plain(self, node: cst.BaseExpression) -> set[str]:
+        """The parameter that an expression is, whatever its shape or device."""
+        while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+            if node.func.attr.value not in _SAME_IDS:
+                return set()
+            node = node.func.value
+        return {node.value} if isinstance(node, cst.Name) else set()
+
+
+def _arguments(call: cst.Call, function: cst.FunctionDef) -> dict[str, cst.BaseExpression]:
+    """Parameter to argument of a call, `self` left out."""
+    parameters = [p.name.value for p in (*function.params.posonly_params, *function.params.params)]
+    if parameters and parameters[0] in ("self", "cls"):
+        parameters = parameters[1:]
+    given: dict[str, cst.BaseExpression] = {}
+    for position, argument in enumerate(call.args):
+        if argument.keyword is not None:
+            given[argument.keyword.value] = argument.value
+        elif position < len(parameters):
+            given[parameters[position]] = argument.value
+    return given
+
+
+def imported_class(neighbours: Neighbours, dotted: str) -> tuple[Lookups, cst.ClassDef] | None:
+    """A class that a script imports from a module of its repository, with that module's names."""
+    text = neighbours.source(dotted.rpartition(".")[0])
+    if text is None:
+        return None
+    try:
+        tree = Tree(cst.parse_module(text))
+    except (cst.ParserSyntaxError, RecursionError):
+        return None
+    names = Names(tree)
+    wanted = dotted.rpartition(".")[2]
+    owner = next((c for c in tree.all(cst.ClassDef) if c.name.value == wanted), None)
+    return (Lookups(tree, names), owner) if owner is not None else None
+
+
+def depends_on(expression: cst.BaseExpression, function: cst.FunctionDef, names: Names) -> set[str]:
+    """The parameters of a function that a value in it is computed from."""
+    parameters = {p.name.value for p in function.params.params}
+    found: set[str] = set()
+    seen: set[str] = set()
+    queue = [expression]
+    while queue:
+        for name in names_in(queue.pop()):
+            if name.value in seen:
+                continue
+            seen.add(name.value)
+            variable = names.variable(name)
+            assigned = names.assignments.get(variable, ()) if variable is not None else ()
+            if name.value in parameters:
+                found.add(name.value)
+            queue += [a.value for a in assigned if a.value is not None]
+    return found
