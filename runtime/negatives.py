@@ -1,0 +1,666 @@
+"""Hard negatives: items that a recommender ranks high for a user who has not interacted with them.
+
+For each row of a batch a small pool of items is drawn at random, without those that the user has
+seen, the model scores it, and the best scored ones are trained on as negatives. This is dynamic
+negative sampling (Zhang et al., "Optimizing Top-N Collaborative Filtering via Dynamic Negative
+Item Sampling", SIGIR 2013; Shi et al., "On the Theories Behind Hard Negative Sampling", WWW 2023).
+The pool is small on purpose: the best of a large one are mostly items that the user would like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from typing import Any, Callable, Iterator, Sequence, TypeVar, Union
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .interactions import Interactions
+
+__all__ = ["HardNegatives"]
+
+Place = Union[int, str]
+Scorer = Callable[[Tensor, Tensor], Any]
+Encoders = Sequence[Callable[[Tensor], Any]]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+_GAP_EVERY = 16  # calls of mine() between two that score the positives too, for the statistics
+_STATISTICS = ("score_gap", "random_share", "validation_positives")
+
+
+def _no_attribute_error(method: _Method) -> _Method:
+    """Scripts that try two spellings of autocast would take an AttributeError for theirs."""
+
+    @functools.wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except AttributeError as error:
+            raise RuntimeError(f"AttributeError while mining negatives: {error}") from error
+
+    return wrapped  # type: ignore[return-value]
+
+
+class HardNegatives:
+    """Turns random negatives into hard ones.
+
+    Args:
+        data: The training interactions: a DataLoader, a map-style data set, a tuple of columns, or
+            a table whose columns have names (see `Interactions`).
+        users, items, labels: Position, key or attribute name of the user id, the item id and the
+            label in a row of `data`. With `labels`, only rows with a label above 0 count as seen.
+        low, high: Candidates are the item ids from `low` up to and without `high`, as in the
+            script's own draw. Unset: from the smallest to the largest item id in `data`.
+        pool_size: Candidates of a row, its own random negatives among them. Unset: 8 for one
+            negative, and 16 for several (or twice their number, if that is more).
+        top_share: Share of the pool, 0 to 1, from whose best the hard ones are drawn at random; 0
+            takes the very best.
+        random_share: Share of the negatives that stay random, 0 to 1. Unset: 0 for one negative,
+            half for several. For one negative it is a probability.
+        warmup_steps: So many calls at first leave the negatives random.
+        positives: Rows whose item `ranking_loss` ranks above the mined one: "all", or "liked" for
+            those that are rated at least as high as the batch is on average.
+        scale: What `ranking_loss` multiplies score differences with; 20 suits scores in a range
+            of about 1 to 5 wide.
+        validation: Held-out interactions, found by the same places as in `data`. They are only
+            counted in `statistics()`, and not excluded.
+        max_rows: Rows that the model scores at a time, which bounds the memory.
+        seed: Of the candidates. Each process of a distributed run draws its own. The global random
+            streams are left alone.
+
+    Raises:
+        TypeError, ValueError: The data cannot be read (see `Interactions`), or a number is out of
+            its range.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        users: Place = 0,
+        items: Place = 1,
+        labels: Place | None = None,
+        low: int | None = None,
+        high: int | None = None,
+        pool_size: int | None = None,
+        top_share: float = 0.0,
+        random_share: float | None = None,
+        warmup_steps: int = 0,
+        positives: str = "all",
+        scale: float = 20.0,
+        validation: Any = None,
+        max_rows: int = 2**18,
+        seed: int = 0,
+    ) -> None:
+        if positives not in ("all", "liked"):
+            raise ValueError(f'positives must be "all" or "liked", not {positives!r}')
+        self.pool_size = None if pool_size is None else _count("pool_size", pool_size, 1)
+        self.top_share = _share("top_share", top_share)
+        self.random_share = None if random_share is None else _share("random_share", random_share)
+        self.warmup_steps = _count("warmup_steps", warmup_steps, 0)
+        self.positives = positives
+        self.scale = float(scale)
+        self.max_rows = _count("max_rows", max_rows, 1)
+        self.seed = seed
+        self.seen = Interactions(data, users, items, labels, high=int(high or 0))
+        self.low = self.seen.low if low is None else int(low)
+        self.high = self.seen.high if high is None else int(high)
+        if not 0 <= self.low < self.high:
+            raise ValueError(
+                f"negatives are to be drawn from the item ids {self.low} to {self.high} (without "
+                f"the last), which are none or negative: the data hold {len(self.seen)} "
+                "interactions; pass low= and high="
+            )
+        # The script's own draw must be in the range it is said to have; without one it is not known.
+        self._bounds = (self.low if low is not None else 0, self.high if high is not None else None)
+        self.validation = (
+            None if validation is None else Interactions(validation, users, items, labels)
+        )
+        self._calls = 0
+        self._checked = False
+        self._by_history = self.seen.by_history
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self._totals: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({len(self.seen)} interactions, items {self.low} to {self.high}"
+            f", pool_size={self.pool_size})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Not every torch can copy generators: a copy starts again from the seed.
+        return {**self.__dict__, "_generators": {}}
+
+    @_no_attribute_error
+    @torch.no_grad()
+    def mine(
+        self,
+        model: Any,
+        users: Tensor,
+        drawn: Tensor,
+        positives: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        score: Scorer | None = None,
+        encode: Encoders | None = None,
+    ) -> Tensor:
+        """Replace random negatives by hard ones. Shape, dtype and device are those of `drawn`.
+
+        The row's own random negatives are part of its pool, and stay where the pool has no other
+        candidate that the user has not seen and the model gives a finite score.
+
+        Args:
+            model: The recommender, or a tuple of its modules; scores without gradient, in eval mode.
+            users: User ids, [B] or like `drawn`; or [B, L] histories of item ids in their place.
+                The ids in a row's history are then what the user has seen.
+            drawn: The random negatives, int64 [B] or [B, k].
+            positives: Items that the row is about, [B] or [B, m]: never its negatives.
+            labels: Like `drawn`, where positive and negative rows come mixed: only the rows with
+                label 0 are negatives, all others are returned as they are.
+            score: Called with users and items of one length, gives one score each, higher for
+                what fits better. Unset: `model`.
+            encode: Two functions, from user ids [n] and from item ids [n] to vectors [n, d] whose
+                dot product is the score. Much cheaper: the candidates of all rows then come from
+                one random set of items as large as the batch, which is encoded once. For each row
+                they are as uniform as before, but the rows share them.
+
+        Raises:
+            ValueError: Shapes do not fit, an id is out of range, or there is not one score for
+                each pair.
+            RuntimeError: In place of an AttributeError.
+        """
+        rows, own = self._rows(users, drawn)
+        if labels is not None:
+            _require_one_each("label", labels, drawn)
+            rows, own = rows.repeat_interleave(own.shape[1], 0), own.reshape(-1, 1)
+            negative = labels.to(rows.device).reshape(-1) == 0
+            if positives is not None:
+                _require_one_each("positive", positives, drawn)
+                positives = positives.reshape(-1)[negative]
+            result = own.clone()
+            result[negative] = self._mine(
+                model, rows[negative], own[negative], positives, score, encode
+            )
+        else:
+            result = self._mine(model, rows, own, positives, score, encode)
+        return result.reshape(drawn.shape).to(device=drawn.device, dtype=drawn.dtype)
+
+    @_no_attribute_error
+    def ranking_loss(
+        self,
+        model: Any,
+        users: Tensor,
+        items: Tensor,
+        ratings: Tensor | None = None,
+        *,
+        score: Scorer | None = None,
+        encode: Encoders | None = None,
+    ) -> Tensor:
+        """How badly the model ranks the batch's items above hard items that the users have not seen.
+
+        softplus(-scale * (s(user, item) - s(user, mined item))), the mean over the rows, float32,
+        with gradient: to be added, with a weight, to a loss of rating prediction, which by itself
+        hardly ranks. Both scores are computed in one call, in the mode the model is in. A row all
+        of whose candidates have been seen does not count.
+
+        Args:
+            model, score, encode: As in `mine`.
+            users, items: Ids of the batch, [B] each.
+            ratings: [B], for positives="liked", where rows that are rated below the mean of the
+                batch do not count.
+
+        Raises:
+            ValueError: As in `mine`; or "liked" is to go by ratings that are missing.
+            RuntimeError: In place of an AttributeError.
+        """
+        self._check(users, items)
+        users, items = users.reshape(-1), items.reshape(-1)
+        if users.shape != items.shape:
+            raise ValueError(
+                f"ranking_loss needs one user for each item, but got {len(users)} and {len(items)}"
+            )
+        if self.positives == "liked" and ratings is None:
+            raise ValueError('positives="liked" goes by the ratings: pass them to ranking_loss')
+        self._calls += 1
+        if not len(users):
+            return torch.zeros((), device=users.device, requires_grad=True)
+        with torch.no_grad():
+            mined, counts, is_random = self._unseen(model, users, items, score, encode)
+            if self.positives == "liked":
+                counts = counts & (ratings >= ratings.float().mean()).reshape(-1)
+        scorer = _Scorer(model, score, None if score or callable(model) else encode)
+        both = scorer.flat(torch.cat([users, users]), torch.cat([items, mined]))
+        positive, negative = both.float().chunk(2)
+        gap = torch.where(counts, positive - negative, 0.0)
+        losses = functional.softplus(-self.scale * gap) * counts
+        with torch.no_grad():
+            self._note(users, mined.unsqueeze(1), is_random.unsqueeze(1), gap[counts])
+        return losses.sum() / counts.sum().clamp(min=1)
+
+    def mask_in_batch(self, logits: Tensor, items: Tensor, users: Tensor | None = None) -> Tensor:
+        """Correct the logits of an in-batch softmax, whose labels are arange(B).
+
+        Other rows' items are random negatives by popularity. Those that are the row's own item, or
+        that its user has seen, get the lowest finite value; and all logits are lowered by the
+        logarithm of their item's share of the data (Yi et al., "Sampling-Bias-Corrected Neural
+        Modeling for Large Corpus Item Recommendations", RecSys 2019), which takes out that
+        popular items are negatives more often. For the loss only, not for recommending.
+
+        Args:
+            logits: Scores of row's user and column's item, [B, B].
+            items, users: Ids of the rows, [B] each.
+        """
+        items = items.reshape(-1).to(logits.device)
+        if logits.dim() != 2 or logits.shape != (len(items), len(items)):
+            raise ValueError(
+                f"mask_in_batch needs logits of shape ({len(items)}, {len(items)}) for "
+                f"{len(items)} items, but got {tuple(logits.shape)}"
+            )
+        wrong = items.unsqueeze(0) == items.unsqueeze(1)
+        if users is not None:
+            users = users.reshape(-1).to(logits.device)
+            wrong |= self.seen.contain(users.unsqueeze(1), items.unsqueeze(0))
+        wrong.fill_diagonal_(False)
+        corrected = logits - self.seen.log_share(items).to(logits.dtype)
+        return corrected.masked_fill(wrong, torch.finfo(logits.dtype).min)
+
+    def statistics(self) -> dict[str, float]:
+        """What was mined since the last call, for the log; empty if nothing was.
+
+        "negatives/score_gap": mean score of a positive minus that of its mined negative, where
+        positives were given; `mine` looks at every 16th batch. "negatives/random_share": share of
+        the negatives that are the random draw or a random pick. "negatives/validation_positives":
+        share of the mined items that are held-out interactions of their user.
+
+        In a distributed run the numbers are of all processes, and all of them must call this.
+        """
+        totals = torch.zeros(2, len(_STATISTICS)) if self._totals is None else self._totals
+        self._totals = None
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            if distributed.get_backend() == "nccl":
+                totals = totals.cuda()
+            distributed.all_reduce(totals)
+        sums, counts = totals.tolist()
+        return {
+            f"negatives/{name}": total / number
+            for name, total, number in zip(_STATISTICS, sums, counts)
+            if number
+        }
+
+    # Rows and candidates
+
+    def _rows(self, users: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Users of the rows, [R] (or histories [R, L]), and their negatives, int64 [R, k]."""
+        for name, ids in (("users", users), ("items", drawn)):
+            if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dim() not in (1, 2):
+                kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+                shape = f" of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else ""
+                raise ValueError(
+                    f"{name} must be an integer tensor with one or two dimensions, not {kind}{shape}"
+                )
+        own = drawn.detach().to(device=users.device, dtype=torch.int64)
+        if users.dim() == 2 and not self._by_history:
+            repeated = users.numel() == own.numel() and bool((users == users[:, :1]).all())
+            self._by_history = users.shape[1] > 1 and not repeated
+        rows = users if self._by_history else users.reshape(-1)
+        if len(rows) != len(own) and rows.numel() == own.numel():  # repeated for each negative
+            per_row = rows.reshape(own.shape)
+            is_repeated = bool((per_row == per_row[:, :1]).all())
+            rows = per_row[:, 0] if is_repeated else rows
+            own = own if is_repeated else own.reshape(-1)
+        if len(rows) != len(own) or self._by_history and users.dim() == 1:
+            raise ValueError(
+                f"users of shape {tuple(users.shape)} do not fit negatives of shape "
+                f"{tuple(drawn.shape)}: there must be one user{' history' * self._by_history} for "
+                "each row"
+            )
+        return rows, own.reshape(len(own), -1 if own.numel() else own.shape[-1])
+
+    def _check(self, users: Tensor, drawn: Tensor, low: int = 0, high: int | None = None) -> None:
+        """Raise for ids out of range: always on a CPU, else once, as it waits for the device."""
+        if not drawn.numel() or self._checked and users.device.type != "cpu":
+            return
+        self._checked = True
+        for name, ids, least, end in (
+            ("user", users, 0, None),
+            ("item", drawn, low, high),
+        ):
+            smallest, largest = (int(bound) for bound in ids.aminmax())
+            if smallest < least or end is not None and largest >= end:
+                wrong = smallest if smallest < least else largest
+                limits = f"{least} and above" if end is None else f"{least} to {end - 1}"
+                raise ValueError(f"{name} id {wrong} is out of range: ids are {limits}")
+
+    def _mine(
+        self,
+        model: Any,
+        rows: Tensor,
+        own: Tensor,
+        positives: Tensor | None,
+        score: Scorer | None,
+        encode: Encoders | None,
+    ) -> Tensor:
+        """Negatives [R, k] in place of the random ones."""
+        self._check(rows, own, *self._bounds)
+        count = own.shape[1]
+        size = self.pool_size or (8 if count == 1 else max(16, 2 * count))
+        self._calls += 1
+        if not own.numel():
+            return own
+        if size <= count or self._calls <= self.warmup_steps:
+            self._note(rows, own, torch.ones_like(own, dtype=torch.bool))
+            return own
+        if positives is not None:
+            positives = positives.to(rows.device).reshape(len(rows), -1)
+        with _evaluating(model, score, encode):
+            scorer = _Scorer(model, score, encode, self.max_rows)
+            pool, scores = self._scored_pool(scorer, rows, own, size)
+            looks_at_gap = positives is not None and self._calls % _GAP_EVERY == 1
+            best = scorer(rows, positives).mean(1, keepdim=True) if looks_at_gap else None
+        valid = self._valid(rows, pool, positives) & scores.isfinite()
+        if count > 1:
+            valid &= ~_repeated(pool)
+        chosen, is_random = self._choose(scores.masked_fill(~valid, -math.inf), count)
+        usable = valid.any(1, keepdim=True)
+        mined = torch.where(usable, pool.gather(1, chosen), own)
+        gap = None if best is None else (best - scores.gather(1, chosen))[usable.expand_as(own)]
+        self._note(rows, mined, is_random | ~usable, gap)
+        return mined
+
+    def _scored_pool(
+        self, scorer: _Scorer, rows: Tensor, own: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
+        """Candidates of each row, its own negatives first, and their scores: [R, size] each."""
+        more = (len(rows), size - own.shape[1])
+        if scorer.encode is None:
+            pool = torch.cat([own, self._random(rows.device, more, self.low, self.high)], 1)
+            return pool, scorer(rows, pool)
+        breadth = max(len(rows), 4 * size)
+        if breadth < self.high - self.low:
+            shared = self._random(rows.device, (breadth,), self.low, self.high)
+        else:
+            shared = torch.arange(self.low, self.high, device=rows.device)
+        places = self._random(rows.device, more, 0, len(shared))
+        numbers = torch.arange(own.numel(), device=rows.device).reshape(own.shape)
+        scores = scorer.dot(
+            rows, torch.cat([own.flatten(), shared]), torch.cat([numbers, places + own.numel()], 1)
+        )
+        return torch.cat([own, shared[places]], 1), scores
+
+    def _valid(self, rows: Tensor, pool: Tensor, positives: Tensor | None) -> Tensor:
+        """Which candidates the row's user has not seen and are not what the row is about."""
+        if rows.dim() == 2:
+            valid = ~_is_among(pool, rows, self.max_rows)
+        else:
+            valid = ~self.seen.contain(rows.unsqueeze(1), pool)
+        if positives is not None:
+            valid &= ~_is_among(pool, positives, self.max_rows)
+        return valid
+
+    def _choose(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Which `count` candidates of each row to take, and which of them are random picks.
+
+        Of scores [R, P], -inf where a candidate is not valid. Rows with fewer valid candidates
+        repeat them.
+        """
+        share = self.random_share
+        share = (0.5 if count > 1 else 0.0) if share is None else share
+        is_valid = scores > -math.inf
+        # Candidates are in random order, the row's own draw first: so the first are a random pick.
+        order = torch.arange(scores.shape[1], 0, -1, device=scores.device) * is_valid
+        if count == 1:
+            chosen = self._hard(scores, 1)
+            is_random = torch.zeros_like(chosen, dtype=torch.bool)
+            if share:
+                is_random = self._uniform(chosen.shape, scores.device) < share
+                chosen = torch.where(is_random, order.argmax(1, keepdim=True), chosen)
+            return chosen, is_random
+        hard = count - int(share * count + 1e-9)
+        chosen = self._hard(scores, hard)
+        others = order.scatter(1, chosen, 0).topk(count - hard, 1).indices
+        slots = torch.arange(count, device=scores.device)
+        # Valid ones come first: among the hard ones, and random ones only follow if all these are.
+        slots = slots % is_valid.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([chosen, others], 1).gather(1, slots), slots >= hard
+
+    def _hard(self, scores: Tensor, count: int) -> Tensor:
+        """The `count` best, or as many at random from the top share; valid ones first."""
+        breadth = max(count, math.ceil(self.top_share * scores.shape[1]))
+        best, top = scores.topk(breadth, 1)
+        if breadth == count:
+            return top
+        lots = self._uniform(best.shape, scores.device).masked_fill(best == -math.inf, -1.0)
+        return top.gather(1, lots.topk(count, 1).indices)
+
+    def _unseen(
+        self,
+        model: Any,
+        users: Tensor,
+        items: Tensor,
+        score: Scorer | None,
+        encode: Encoders | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A hard item for each row, whether it is valid, and whether it is a random pick: [R]."""
+        own = items.new_empty(len(items), 0)
+        with _evaluating(model, score, encode):
+            scorer = _Scorer(model, score, encode, self.max_rows)
+            pool, scores = self._scored_pool(scorer, users, own, self.pool_size or 8)
+        valid = self._valid(users, pool, items.unsqueeze(1)) & scores.isfinite()
+        is_warming_up = self._calls <= self.warmup_steps
+        if is_warming_up:
+            scores = self._uniform(scores.shape, scores.device)
+        chosen, is_random = self._choose(scores.masked_fill(~valid, -math.inf), 1)
+        mined = pool.gather(1, chosen).squeeze(1)
+        return mined, valid.any(1), is_random.squeeze(1) | is_warming_up
+
+    # Random numbers and statistics
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            distributed = torch.distributed
+            ranked = distributed.is_available() and distributed.is_initialized()
+            seed = self.seed + (distributed.get_rank() if ranked else 0)
+            self._generators[device] = torch.Generator(device).manual_seed(seed)
+        return self._generators[device]
+
+    def _random(self, device: torch.device, shape: Sequence[int], low: int, high: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=self._generator(device), device=device)
+
+    def _uniform(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        return torch.rand(shape, generator=self._generator(device), device=device)
+
+    def _note(
+        self, rows: Tensor, mined: Tensor, is_random: Tensor, gap: Tensor | None = None
+    ) -> None:
+        """Add to the statistics, on the device, so that nothing waits for it."""
+        exact = torch.float32 if rows.device.type == "mps" else torch.float64
+        totals = torch.zeros(2, len(_STATISTICS), dtype=exact, device=rows.device)
+        if gap is not None:
+            totals[0, 0], totals[1, 0] = gap.sum(), gap.numel()
+        totals[0, 1], totals[1, 1] = is_random.sum(), is_random.numel()
+        if self.validation is not None and rows.dim() == 1:
+            hits = self.validation.contain(rows.unsqueeze(1), mined) & ~is_random
+            totals[0, 2], totals[1, 2] = hits.sum(), (~is_random).sum()
+        self._totals = totals if self._totals is None else self._totals.to(totals.device) + totals
+
+
+class _Scorer:
+    """Scores pairs by a model, a function of users and items, or two encoders.
+
+    The default is the model without what wraps it: a forward of DistributedDataParallel waits for
+    other processes, and a compiled model would be compiled again for the pool's shape.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        score: Scorer | None,
+        encode: Encoders | None,
+        max_rows: int = 2**18,
+    ) -> None:
+        self.encode = encode
+        self.max_rows = max_rows
+        self._score = score if score is not None else _unwrapped(model)
+        if encode is None and not callable(self._score):
+            raise ValueError(
+                f"cannot score by an object of type {type(model).__name__}: pass score=, a "
+                "function of users and items that returns one score for each pair, or encode="
+            )
+
+    def __call__(self, users: Tensor, items: Tensor) -> Tensor:
+        """Scores of users [R] (or histories [R, L]) and their items [R, P]: float32 [R, P]."""
+        if self.encode is not None:
+            numbers = torch.arange(items.numel(), device=items.device).reshape(items.shape)
+            return self.dot(users, items.flatten(), numbers)
+        repeated = users.repeat_interleave(items.shape[1], 0)
+        parts = zip(repeated.split(self.max_rows), items.flatten().split(self.max_rows))
+        return torch.cat([self.flat(*part) for part in parts]).reshape(items.shape)
+
+    def flat(self, users: Tensor, items: Tensor) -> Tensor:
+        """Scores of users [n] and items [n] in one call: float32 [n]."""
+        if self.encode is not None:
+            vectors = self._encoded(0, users, len(users)), self._encoded(1, items, len(items))
+            return (vectors[0] * vectors[1]).sum(-1)
+        try:
+            output = self._score(users, items)
+        except IndexError as error:
+            raise _not_in_model(error, users, items) from error
+        if isinstance(output, (tuple, list)) and len(output) == 1:
+            output = output[0]
+        if not isinstance(output, Tensor) or output.numel() != len(items):
+            raise ValueError(
+                f"expected one score for each of {len(items)} pairs of user and item, of shape "
+                f"({len(items)},), but the model returned {_shape_of(output)}: pass score=, a "
+                "function of users and items that returns it"
+            )
+        return output.reshape(-1).float()
+
+    def dot(self, users: Tensor, items: Tensor, numbers: Tensor) -> Tensor:
+        """Scores of users [R] and those of the items [M] that numbers [R, P] say: [R, P]."""
+        user_vectors = self._encoded(0, users, len(users))
+        item_vectors = self._encoded(1, items, len(items))
+        chunk = max(1, self.max_rows // numbers.shape[1])
+        return torch.cat(
+            [
+                (item_vectors[part] * vectors.unsqueeze(1)).sum(-1)
+                for part, vectors in zip(numbers.split(chunk), user_vectors.split(chunk))
+            ]
+        )
+
+    def _encoded(self, which: int, ids: Tensor, length: int) -> Tensor:
+        """Vectors of users (0) or items (1): float32 [n, d]."""
+        assert self.encode is not None
+        encoder, name = self.encode[which], ("users", "items")[which]
+        vectors = []
+        for part in ids.split(self.max_rows):
+            try:
+                output = encoder(part)
+            except IndexError as error:
+                raise _not_in_model(error, **{name: part}) from error
+            if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(part):
+                raise ValueError(
+                    f"expected one vector for each of {len(part)} {name}, of shape ({len(part)}, "
+                    f"d), but the encoder returned {_shape_of(output)}"
+                )
+            vectors.append(output.float())
+        return torch.cat(vectors)
+
+
+def _unwrapped(model: Any) -> Any:
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:  # torch.compile
+            model = model._orig_mod
+        else:
+            return model
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any, score: Any, encode: Any) -> Iterator[None]:
+    """Eval mode, without any trace: flags, random streams and autocast's cache are as before."""
+    owners = list(model) if isinstance(model, (tuple, list)) else [model]
+    owners += [getattr(part, "__self__", part) for part in (score, *(encode or ()))]
+    training = {
+        module
+        for owner in owners
+        if isinstance(owner, nn.Module)
+        for module in owner.modules()
+        if module.training
+    }
+    caches = torch.is_autocast_cache_enabled()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        try:
+            for module in training:  # not eval(), which a model may have made to do more
+                module.training = False
+            # Weights that are cast under no_grad have no graph, and the training forward in the
+            # same region would take them from the cache.
+            torch.set_autocast_cache_enabled(False)
+            yield
+        finally:
+            torch.set_autocast_cache_enabled(caches)
+            for module in training:
+                module.training = True
+
+
+def _is_among(pool: Tensor, others: Tensor, max_rows: int) -> Tensor:
+    """Whether each candidate [R, P] is one of its row's others [R, m]."""
+    if others.shape[1] == 1:
+        return pool == others
+    chunk = max(1, max_rows // pool.shape[1])
+    parts = zip(pool.split(chunk), others.split(chunk))
+    return torch.cat([(p.unsqueeze(2) == o.unsqueeze(1)).any(2) for p, o in parts])
+
+
+def _repeated(pool: Tensor) -> Tensor:
+    """Whether a candidate stands further left in its row already."""
+    ordered, order = pool.sort(dim=1, stable=True)
+    again = functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+    return torch.zeros_like(again).scatter_(1, order, again)
+
+
+def _require_one_each(name: str, values: Tensor, items: Tensor) -> None:
+    if values.numel() != items.numel():
+        raise ValueError(
+            f"there must be one {name} for each item, but they are of shape "
+            f"{tuple(values.shape)} for items of shape {tuple(items.shape)}"
+        )
+
+
+def _not_in_model(error: IndexError, users: Tensor | None = None, items: Tensor | None = None) -> IndexError:
+    ranges = [
+        f"{name} ids {int(ids.min())} to {int(ids.max())}"
+        for name, ids in (("user", users), ("item", items))
+        if ids is not None
+    ]
+    return IndexError(
+        f"the model cannot look up {' and '.join(ranges)} ({error}): candidates are drawn from "
+        "low= up to high=, which must be ids that the model has"
+    )
+
+
+def _shape_of(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"shape {tuple(output.shape)}"
+    if isinstance(output, (tuple, list)):
+        return f"{len(output)} values ({', '.join(map(_shape_of, output))})"
+    return f"an object of type {type(output).__name__}"
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+    return value
+
+
+def _share(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be between 0 and 1, not {value!r}")
+    return float(value)
