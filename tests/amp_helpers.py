@@ -37,12 +37,20 @@ def output(path: Path) -> Path:
 
 
 def look_at(
-    source: str | bytes, folder: Path, select: tuple[str, ...] = ("amp",), file: str = "train.py"
+    source: str | bytes,
+    folder: Path,
+    select: tuple[str, ...] = ("amp",),
+    file: str = "train.py",
+    ignore: tuple[str, ...] = (),
+    **options: object,
 ) -> FileOutcome:
-    """What the tool says of one file that stands alone in a folder."""
+    """What the tool says of one file that stands alone in a folder. options: of the rule amp."""
     path = folder / file
     path.write_bytes(source if isinstance(source, bytes) else source.encode())
-    settings = Settings(rules={t.rule: t.options_type() for t in all_transforms()}, select=select)
+    rules = {
+        t.rule: t.options_type(**(options if t.rule == "amp" else {})) for t in all_transforms()
+    }
+    settings = Settings(rules=rules, select=select, ignore=ignore)
     context = pipeline.Context(folder.resolve(), folder.resolve(), settings)
     outcome = pipeline.process(path.resolve(), context)
     if outcome is None:
@@ -165,6 +173,7 @@ def recording(
         record.scaled += was_scaled
         before = {id(p): None if p.grad is None else p.grad._version for p in params()}
         old = {id(p): p.grad for p in params()}
+        was_there = {key: bool((g != 0).any()) for key, g in old.items() if g is not None}
         plain_backward(self, *args, **kwargs)
         enabled = was_scaled and any(s.is_enabled() for s in scalers)
         touched = []
@@ -174,13 +183,15 @@ def recording(
             )
             if changed:
                 touched.append(p)
+                held = was_there.get(id(p), False)
+                if not held:
+                    mixed.discard(id(p))
+                elif enabled != (id(p) in dirty):
+                    mixed.add(id(p))
                 if enabled:
-                    before_it = old.get(id(p))
-                    if before_it is None or not bool((before_it != 0).any()):
-                        mixed.discard(id(p))
-                    elif id(p) not in dirty:
-                        mixed.add(id(p))
                     dirty.add(id(p))
+                elif not held:
+                    dirty.discard(id(p))
         if enabled and number in infinite and touched:
             grad = touched[0].grad
             (grad._values() if grad.is_sparse else grad).view(-1)[0] = float("inf")

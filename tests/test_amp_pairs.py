@@ -79,6 +79,49 @@ def test_existing_mixed_precision_is_right_after_it_was_mended(path, runtime, mo
     assert not [w for w in after.warnings if "deprecated" in w]
 
 
+#: Faults that the recorder or torch itself must find in the inputs, so that the repair is one.
+FAULTY = {
+    "existing_unscale_missing": "clip_grad_norm_ on scaled gradients",
+    "existing_unscale_conditional": "clip_grad_norm_ on scaled gradients",
+    "existing_scaler_or_none": "clip_grad_norm_ on scaled gradients",
+    "existing_clip_beside_branches": "clip_grad_norm_ on scaled gradients",
+    "existing_norm_guard": "clip_grad_norm_ on scaled gradients",
+    "existing_update_in_branch": "unscale_() has already been called",
+    "existing_update_jumped_over": "unscale_() has already been called",
+    "existing_backward_unscaled": "scaled gradients added to unscaled ones",
+    "existing_autocast_around_step": "backward under autocast",
+    "existing_autocast_around_branches": "backward under autocast",
+    "existing_autocast_around_loop": "backward under autocast",
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_repaired_script_was_wrong_and_does_all_of_it_right(name, tmp_path, monkeypatch, capsys):
+    path = amp.PAIRS / f"{name}.in.py"
+    try:
+        wrong = amp.train(path, monkeypatch).wrong
+    except RuntimeError as error:
+        wrong = [str(error)]
+    assert any(FAULTY[name] in w for w in wrong)
+
+    after = amp.train(amp.output(path), monkeypatch)
+    assert after.wrong == []
+    assert after.scaled == after.backwards > 0
+    assert after.updates == 30  # one for each of three times ten batches
+
+
+@pytest.mark.parametrize("code", ["QW303", "QW304", "QW305"])
+def test_a_repair_that_is_not_wanted_leaves_the_others(code, tmp_path):
+    name = {"QW304": "existing_update_in_branch"}.get(code, "existing_backward_unscaled")
+    source = (amp.PAIRS / f"{name}.in.py").read_bytes()
+    applied = amp.codes(amp.look_at(source, tmp_path), "applied")
+    left = amp.look_at(source, tmp_path, ignore=(code,))
+
+    assert code in applied
+    assert amp.codes(left, "applied") == [c for c in applied if c != code]
+    assert amp.codes(left, "already") == ["QW300"]
+
+
 def test_every_input_has_an_output():
     outputs = sorted(amp.PAIRS.glob("*.out.py"))
 

@@ -6,10 +6,11 @@ before the first statement that reads gradients (a clip, a norm, `.grad`), once 
 `scaler.step(optimizer)` replaces `optimizer.step()`, and one `update()` follows, also where a
 condition skips the step. With gradient accumulation, unscaling, step and update happen where the
 optimizer steps, and nowhere else. Checkpoints that save the optimizer save the scaler too, and old
-checkpoints still load. Mixed precision that is there stays; gradients that it reads scaled get the
-missing `unscale_`, and deprecated spellings become torch's present ones; other defects are named
-(QW352 to QW354). Values that leave for numpy get `.float()`. Validation stays in full precision,
-since half precision makes ties in a ranking.
+checkpoints still load. Mixed precision that is there stays, and is mended: a missing `unscale_`, an
+`update()` that may be left out, a backward that is not scaled, autocast around backward (QW303 to
+QW306; QW352 to QW355 where that is not shown to be safe); deprecated spellings become torch's
+present ones. Values that leave for numpy get `.float()`. Validation stays in full precision, since
+half precision makes ties in a ranking.
 
 `autocast` and `GradScaler` have torch's interfaces and one policy for every device, so that a
 script has the same lines everywhere: float16 with a scaler on CUDA, full precision elsewhere. For
@@ -95,8 +96,8 @@ Sources:
     https://github.com/pytorch/pytorch/issues/61098 (BCELoss under autocast)
 
 QW300 mixed precision is in place
-    What it does: nothing for this training step, unless QW302 or QW303 is said of it too. QW352 to
-    QW354 say what is wrong with it and is left to you.
+    What it does: nothing for this training step, unless QW302 to QW306 are said of it too. QW352 to
+    QW355 say what is wrong with it and is left to you.
 
     Why: the function that calls `backward()` uses autocast or a scaled loss, or the file calls
     torch's autocast or GradScaler. A second run must find nothing to do.
@@ -186,6 +187,73 @@ QW303 unscale_ was added
 
     What to do: read the diff. Steps are larger than before where the clip had cut them down, so a
     learning rate that was tuned around the defect may be too high now.
+
+QW304 update() is not left out any more
+    What it does: `scaler.update()` moves below the condition that it stood under, or is added before
+    a `continue` that went past it.
+
+    Why: `unscale_` has run by then. Where `update()` is left out, the round goes on, and the next
+    `unscale_` raises "unscale_() has already been called on this optimizer since the last update()".
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y)
+             scaler.scale(loss).backward()
+             scaler.unscale_(optimizer)
+             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+             if norm < 100:
+                 scaler.step(optimizer)
+        -        scaler.update()
+        +    scaler.update()
+
+    What to do: read the diff. The script raised before wherever the step was left out.
+
+QW305 a backward call was scaled
+    What it does: `scaler.scale()` is called on this loss too, as on the one beside it.
+
+    Why: gradients add up, and the scaler divides all of them by the scale, 65536 at first: what was
+    not multiplied by it counted for nothing. Both calls feed one step, and no other.
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y)
+                 penalty = model(x).square().mean()
+             scaler.scale(loss).backward()
+        -    penalty.backward()
+        +    scaler.scale(penalty).backward()
+             scaler.step(optimizer)
+             scaler.update()
+
+    What to do: read the diff. The weight of this loss in training is what the script says now, and
+    was next to nothing before, so the weight may have to be tuned again.
+
+QW306 autocast ends before backward
+    What it does: the statements from `backward()` on leave the `with`. Where it stood around a whole
+    loop, it goes around the forward pass and the loss of each batch.
+
+    Why: torch advises against backward under autocast. A region that goes on over the optimizer's
+    step keeps the weights that it has converted: the next forward pass in it runs on old ones.
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y)
+        -        scaler.scale(loss).backward()
+        -        scaler.step(optimizer)
+        -        scaler.update()
+        +    scaler.scale(loss).backward()
+        +    scaler.step(optimizer)
+        +    scaler.update()
+
+    What to do: read the diff. Values in half precision that other calls get there have `.float()`.
 
 QW310 the optimizer does not step in this function
     What it does: this training step stays as it is.
@@ -633,14 +701,13 @@ QW351 a checkpoint lacks the scaler
 QW352 update() may be left out
     What it does: nothing; the script's own mixed precision stays (QW300).
 
-    Why: `unscale_` has run, and `update()` stands under a condition that may not hold. Where it is
-    left out, the round goes on, and the next `unscale_` raises "unscale_() has already been called
-    on this optimizer since the last update()".
+    Why: `unscale_` has run, and `update()` may not (QW304). Here it is not shown that moving it is
+    right: the condition may count accumulated batches, or gradients are not cleared for each batch,
+    or the scaler is used again below `update()`. The message says which.
 
     Example:
 
          for x, y in loader:
-             optimizer.zero_grad()
              with torch.autocast("cuda"):
                  loss = criterion(model(x), y)
              scaler.scale(loss).backward()
@@ -649,15 +716,18 @@ QW352 update() may be left out
              if norm < 100:
                  scaler.step(optimizer)
         -        scaler.update()
+        -        optimizer.zero_grad()
         +    scaler.update()
+        +    optimizer.zero_grad()
 
-    What to do: move `update()` below the condition, as above.
+    What to do: move `update()` below the condition, and clear the gradients for each batch.
 
 QW353 a backward call is not scaled
     What it does: nothing; the script's own mixed precision stays (QW300).
 
-    Why: another `backward()` beside it is scaled. Gradients add up, and the scaler divides all of
-    them by the scale, 65536 at first: what was not multiplied by it counts for nothing.
+    Why: another `backward()` for the same step is scaled, and this one counts for nothing beside it
+    (QW305). Here the scaled one stands under a condition, so that the scale may not apply; or an
+    optimizer of the file steps elsewhere, which this backward may be for.
 
     Example:
 
@@ -666,7 +736,8 @@ QW353 a backward call is not scaled
              with torch.autocast("cuda"):
                  loss = criterion(model(x), y)
                  penalty = model(x).square().mean()
-             scaler.scale(loss).backward()
+             if loss < 100:
+                 scaler.scale(loss).backward()
         -    penalty.backward()
         +    scaler.scale(penalty).backward()
              scaler.step(optimizer)
@@ -678,8 +749,8 @@ QW353 a backward call is not scaled
 QW354 autocast around backward
     What it does: nothing; the script's own mixed precision stays (QW300).
 
-    Why: torch advises against backward under autocast. A region that goes on over the optimizer's
-    step keeps the weights that it has converted: the next forward pass in it runs on old ones.
+    Why: backward and step do not belong under autocast (QW306). Here the region cannot be cut after
+    the loss, since more in it needs autocast, the `with` does more than that, or it is a decorator.
 
     Example:
 
@@ -688,17 +759,43 @@ QW354 autocast around backward
              with torch.autocast("cuda"):
                  loss = criterion(model(x), y)
         -        scaler.scale(loss).backward()
+        -        scaler.step(optimizer)
+        -        scaler.update()
         +    scaler.scale(loss).backward()
-             scaler.step(optimizer)
-             scaler.update()
+        +    scaler.step(optimizer)
+        +    scaler.update()
+        +    with torch.autocast("cuda"):
+                 print(criterion(model(x), y))
 
-    What to do: end the region after the loss, as above.
+    What to do: end the region after the loss, and open another where it is needed, as above.
+
+QW355 scaled gradients are read
+    What it does: nothing; the script's own mixed precision stays (QW300).
+
+    Why: `unscale_` is missing (QW303), but cannot go there: gradients are read on each batch and
+    stepped on some, or it is not seen that the scaler is in use there.
+
+    Example:
+
+         for i, (x, y) in enumerate(loader):
+             with torch.autocast("cuda"):
+                 loss = criterion(model(x), y) / 4
+             scaler.scale(loss).backward()
+        -    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+             if (i + 1) % 4 == 0:
+        +        scaler.unscale_(optimizer)
+        +        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                 scaler.step(optimizer)
+                 scaler.update()
+                 optimizer.zero_grad()
+
+    What to do: unscale and read where the optimizer steps, as above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -707,8 +804,10 @@ from quickwins_codemod.edits import (
     AddDictEntry,
     Edit,
     Enclose,
+    EndBlockBefore,
     InsertAfter,
     InsertBefore,
+    Remove,
     Replace,
     Wrap,
 )
@@ -720,6 +819,7 @@ if TYPE_CHECKING:
     import libcst as cst
 
     from quickwins_codemod.script.forwards import Forwards, Region, Stepped, TrainingStep
+    from quickwins_codemod.script.scaling import Around, MissedUpdate, ScaledReading
 
 RULE = "amp"
 NEEDLES = (b".backward(", b"cuda.amp")
@@ -753,7 +853,7 @@ def plan(script: Script, options: Options) -> Plan:
         ),)))
     for step in steps:
         try:
-            found.append(_Rewrite(script, forwards, step).finding())
+            found += _Rewrite(script, forwards, step).findings()
         except Refusal as refusal:
             found.append(refusal.finding(RULE, script))
     return Plan(tuple(found))
@@ -771,6 +871,21 @@ def _modernised(script: Script, forwards: Forwards) -> Finding | None:
     return Finding(tuple(verdicts), tuple(edits)) if edits else None
 
 
+@dataclass
+class _Mending:
+    """Repairs that hold together: unscale_ added, and update() then on every way."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
+
+    def add(self, verdict: Verdict, *edits: Edit) -> None:
+        self.verdicts.append(verdict)
+        self.edits += edits
+
+    def findings(self) -> list[Finding]:
+        return [Finding(tuple(self.verdicts), tuple(self.edits))] if self.edits else []
+
+
 class _Rewrite:
     """The plan for one function's training step."""
 
@@ -781,7 +896,7 @@ class _Rewrite:
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
 
-    def finding(self) -> Finding:
+    def findings(self) -> list[Finding]:
         step = self.step
         if step.scaler is not None or step.under_autocast:
             return self._existing()
@@ -813,52 +928,75 @@ class _Rewrite:
         applied = self._say(
             "applied", "QW301", step.backwards[0], "forward and loss under autocast, backward scaled"
         )
-        return Finding((applied, *self.notes), tuple(self.edits), names)
+        return [Finding((applied, *self.notes), tuple(self.edits), names)]
 
     # -- what is there already -------------------------------------------------------------------
 
-    def _existing(self) -> Finding:
-        """Mixed precision that the script has: kept, and mended where gradients are read scaled."""
-        step = self.step
-        first = step.backwards[0]
-        verdicts = [self._say("already", "QW300", first, "mixed precision is in place")]
-        if step.scaler is not None:
-            for reader, stepped, scaler in self._scaled_readers():
-                optimizer = self.tree.code(stepped.optimizer)
-                code = f"{scaler}.unscale_({optimizer})\n"
-                self.edits.append(InsertBefore(reader, code, below_comment=True))
-                verdicts.append(self._say(
-                    "applied", "QW303", reader,
-                    "gradients were read while they were scaled; unscale_ added before",
-                ))
-        for kind, node in self.forwards.defects(step):
-            code, message, hint = _DEFECTS[kind]
-            verdicts.append(self._say("warning", code, node, message, hint))
-        return Finding(tuple(verdicts), tuple(self.edits))
+    def _existing(self) -> list[Finding]:
+        """Mixed precision that the script has: kept, and mended where it is shown to be safe."""
+        first = self.step.backwards[0]
+        said = [self._say("already", "QW300", first, "mixed precision is in place")]
+        rounds, found = _Mending(), []
+        scaling = self.forwards.scaling(self.step)
+        readings = scaling.scaled_readings()
+        updates = list(scaling.missed_updates(readings))
+        left_open = {u.scaler for u in updates if u.why is not None}
+        for reading in readings:
+            why = reading.why
+            if why is None and reading.guard is None and reading.scaler in left_open:
+                why = "update() could be left out after it"
+            if why is None:
+                rounds.add(self._mended("read-scaled", reading.anchor), self._unscaling(reading))
+            else:
+                said.append(self._left("read-scaled", reading.anchor, why))
+        for update in updates:
+            if update.why is None:
+                rounds.add(self._mended("update-in-branch", update.node), *self._always(update))
+            else:
+                said.append(self._left("update-in-branch", update.node, update.why))
+        for unscaled in scaling.unscaled():
+            backward = unscaled.backward
+            if unscaled.why is None:
+                scale = Enclose(backward.func.value, f"{unscaled.scaler}.scale(", ")")
+                found.append(Finding((self._mended("unscaled", backward),), (scale,)))
+            else:
+                said.append(self._left("unscaled", backward, unscaled.why))
+        for around in scaling.around():
+            if around.why is None:
+                mended = self._mended("around-backward", around.block)
+                found.append(Finding((mended,), tuple(self._ended(around))))
+            else:
+                said.append(self._left("around-backward", around.block, around.why))
+        return [Finding(tuple(said)), *rounds.findings(), *found]
 
-    def _scaled_readers(self) -> list[tuple[cst.CSTNode, Stepped, str]]:
-        """For each scaled step: the first statement above it that reads gradients without unscale_."""
-        found = []
-        for stepped in self.step.steps:
-            call = stepped.call
-            if self.tree.code(call.func.value) == self.tree.code(stepped.optimizer):
-                continue  # optimizer.step() itself, in a branch without a scaler
-            scaler = self.tree.code(call.func.value)
-            statement = self.tree.statement(call)
-            above = []
-            for sibling in self.tree.siblings(statement):
-                if sibling is statement:
-                    break
-                above.append(sibling)
-            readers = [r for r in self.step.readers if any(self.tree.is_within(r, s) for s in above)]
-            unscaled = any(f"{scaler}.unscale_(" in self.tree.code(s) for s in above)
-            scaled_here = any(f"{scaler}.scale(" in self.tree.code(s) for s in above)
-            if readers and not unscaled and scaled_here:
-                anchor = readers[0] if len(readers) == 1 else next(
-                    s for s in above if self.tree.is_within(readers[0], s)
-                )
-                found.append((anchor, stepped, scaler))
-        return found
+    def _mended(self, kind: str, node: cst.CSTNode) -> Verdict:
+        code, message, *_ = _DEFECTS[kind]
+        return self._say("applied", code, node, message)
+
+    def _left(self, kind: str, node: cst.CSTNode, why: str) -> Verdict:
+        *_, code, message, hint = _DEFECTS[kind]
+        return self._say("warning", code, node, f"{message}; not mended, since {why}", hint)
+
+    def _unscaling(self, reading: ScaledReading) -> Edit:
+        code = f"{reading.scaler}.unscale_({reading.optimizer})\n"
+        if reading.guard is not None:
+            code = f"if {reading.guard}:\n    {code}"
+        return InsertBefore(reading.anchor, code, below_comment=True)
+
+    def _always(self, update: MissedUpdate) -> list[Edit]:
+        """update() before a `continue`, or taken from a condition to the line below it."""
+        if update.below is None:
+            return [InsertBefore(update.node, f"{update.scaler}.update()\n")]
+        code = self.placing.with_comments(update.node)
+        return [Remove(update.node, topic="."), InsertAfter(update.below, code, rank=-1)]
+
+    def _ended(self, around: Around) -> Iterator[Edit]:
+        yield EndBlockBefore(around.tail)
+        for region in around.regions:
+            header = f"with {self.tree.code(around.block.items[0].item)}:"
+            yield Wrap(region.statements[0], region.statements[-1], header)
+        for value in around.leaving:
+            yield Replace(value, f"{self.tree.code(value)}.float()")
 
     # -- what rules it out ------------------------------------------------------------------------
 
@@ -1244,16 +1382,25 @@ _REGIONS = {
         "compute prediction and loss in the block that calls backward()",
     ),
 }
+#: Of each defect: the code and words where it is mended; code, words and advice where it is not.
 _DEFECTS = {
+    "read-scaled": (
+        "QW303", "gradients were read while they were scaled; unscale_ added before",
+        "QW355", "gradients are read here while they are scaled",
+        "call scaler.unscale_(optimizer) before, where the optimizer steps",
+    ),
     "update-in-branch": (
-        "QW352", "update() may be left out here although unscale_() has run, and the next batch raises",
+        "QW304", "update() might have been left out after unscale_(); now it runs on every way",
+        "QW352", "update() may be left out although unscale_() has run, and the next batch raises",
         "move update() below the condition",
     ),
     "unscaled": (
+        "QW305", "this backward call beside a scaled one was not scaled; now it is",
         "QW353", "this backward call is not scaled, so its gradients weigh 1/65536 of the others",
         "call scaler.scale(...) on it as well",
     ),
     "around-backward": (
+        "QW306", "autocast stood around backward; it ends after the loss now",
         "QW354", "autocast stands around backward; around a step it would also keep stale weights",
         "end the region after the loss",
     ),

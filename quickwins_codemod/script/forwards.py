@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import libcst as cst
 
@@ -13,6 +14,9 @@ from quickwins_codemod.script.conditions import Conditions, literal_value
 from quickwins_codemod.script.facts import Optimizer, Problem, Script, Training
 from quickwins_codemod.script.names import Variable, names_in
 from quickwins_codemod.script.tree import LOOPS, walk
+
+if TYPE_CHECKING:
+    from quickwins_codemod.script.scaling import Scaling
 
 #: Methods of a model that are no forward pass.
 _PLAIN_METHODS = {
@@ -177,7 +181,7 @@ class Forwards:
                     node = site.func.value if direct else site.args[0].value
                     stepped.append(Stepped(site, node, training))
         stepped.sort(key=lambda s: self.tree.order[s.call])
-        scalers = [self._scaler(b) for b in backwards]
+        scalers = [self.scaler(b) for b in backwards]
         return TrainingStep(
             function=function,
             backwards=tuple(backwards),
@@ -187,7 +191,8 @@ class Forwards:
             under_autocast=self._has_autocast(function),
         )
 
-    def _scaler(self, backward: cst.Call) -> str | None:
+    def scaler(self, backward: cst.Call) -> str | None:
+        """The scaler whose scale() gives what backward() is called on."""
         scaled = backward.func.value
         if isinstance(scaled, cst.Call) and isinstance(scaled.func, cst.Attribute):
             if scaled.func.attr.value == "scale":
@@ -195,10 +200,14 @@ class Forwards:
         return None
 
     def _has_autocast(self, function: cst.CSTNode) -> bool:
-        return any(
-            isinstance(n, cst.Call) and _AUTOCAST.match(self.names.dotted(n.func) or "")
-            for n in walk(function)
-        )
+        return any(isinstance(n, cst.Call) and self.is_autocast(n) for n in walk(function))
+
+    def is_autocast(self, call: cst.Call) -> bool:
+        return bool(_AUTOCAST.match(self.names.dotted(call.func) or ""))
+
+    def is_plain_method(self, call: cst.Call) -> bool:
+        """A method of a model that is no forward pass: `model.train()`."""
+        return isinstance(call.func, cst.Attribute) and call.func.attr.value in _PLAIN_METHODS
 
     def _readers(self, backwards: list[cst.Call], steps: list[Stepped]) -> Iterator[cst.CSTNode]:
         """Small statements between the first backward and the last step that read gradients."""
@@ -595,39 +604,11 @@ class Forwards:
             positional = argument.keyword is None and not argument.star
             yield f"{names[index]}={code}" if positional and index < len(names) else code
 
-    def defects(self, step: TrainingStep) -> Iterator[tuple[str, cst.CSTNode]]:
-        """What is wrong in mixed precision that a script has, by kind."""
-        for backward in step.backwards:
-            for ancestor in self.tree.ancestors(backward):
-                if ancestor is step.function:
-                    break
-                if isinstance(ancestor, cst.With) and any(
-                    isinstance(i.item, cst.Call)
-                    and _AUTOCAST.match(self.names.dotted(i.item.func) or "")
-                    for i in ancestor.items
-                ):
-                    yield "around-backward", ancestor
-                    break
-            if step.scaler is not None and self._scaler(backward) is None:
-                scaled = [b for b in step.backwards if self._scaler(b) is not None]
-                if any(self.tree.block(self.tree.statement(b)) is self.tree.block(
-                    self.tree.statement(backward)
-                ) for b in scaled):
-                    yield "unscaled", backward
-        for call in self.tree.all(cst.Call):
-            if self.tree.function(call) is step.function and step.scaler is not None and (
-                self.tree.code(call.func) == f"{step.scaler}.update"
-            ):
-                guard = self.boundary(call, step.backwards[-1])
-                unscaled = guard is not None and any(
-                    isinstance(n, cst.Call)
-                    and self.tree.code(n.func) == f"{step.scaler}.unscale_"
-                    and self.tree.function(n) is step.function
-                    and not self.tree.is_within(n, guard)
-                    for n in self.tree.all(cst.Call)
-                )
-                if unscaled:
-                    yield "update-in-branch", call
+    def scaling(self, step: TrainingStep) -> Scaling:
+        """The reading of mixed precision that a step has, made on demand."""
+        from quickwins_codemod.script.scaling import Scaling
+
+        return Scaling(self.script, self, step)
 
     def modern(self) -> cst.Call | None:
         """The first call of torch.amp's autocast or GradScaler, or of the bundled runtime's."""

@@ -516,6 +516,17 @@ class Placing:
         """The branches that hold nothing else than removed statements."""
         return list(emptied(self.tree, dict.fromkeys(removed)))
 
+    def frames(self, function: cst.CSTNode) -> list[Frame]:
+        """A function, and the one caller of each on the way outwards."""
+        frames: list[Frame] = []
+        while True:
+            callers = self.names.callers.get(function, [])
+            call = callers[0] if len(callers) == 1 else None
+            if call is None or any(f.function is function for f in frames):
+                return [*frames, Frame(function, None)]
+            frames.append(Frame(function, call))
+            function = self.tree.function(call)
+
     def hang(self, node: cst.Dict | cst.Call, code: str, limit: int) -> int | None:
         """How far in one more element goes on a line of its own; None where the line has room.
 
@@ -584,6 +595,18 @@ class Placing:
             if not self.conditions.changes_within(ancestor.test, loop):
                 return ancestor.test
         return None
+
+    def with_comments(self, statement: cst.CSTNode) -> str:
+        """A small statement as a line, with the comments directly above it and behind it."""
+        line = self.tree.line_node(statement)
+        above: list[str] = []
+        for empty in reversed(line.leading_lines):
+            if empty.comment is None:
+                break
+            above.insert(0, f"{empty.comment.value}\n")
+        behind = line.trailing_whitespace.comment
+        end = f"  {behind.value}" if behind is not None else ""
+        return f"{''.join(above)}{self.tree.code(statement)}{end}\n"
 
     def is_statement(self, call: cst.Call) -> bool:
         """Whether a call stands alone as a statement."""
