@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BLACK_LINE = 88
 _LONG_LINE = 100
 #: What the thing is called where its plain name is taken.
-_PREFIXES = {"scheduler": "lr", "scaler": "grad"}
+_PREFIXES = {"scheduler": "lr", "scaler": "grad", "negatives": "hard"}
 _WORDS = ("optimizer", "optimiser", "optim", "opt")
 
 

@@ -13,7 +13,7 @@ from typing import Union
 
 import libcst as cst
 
-from quickwins_codemod.script.tree import FUNCTIONS, Tree, children
+from quickwins_codemod.script.tree import FUNCTIONS, Tree, children, walk
 
 Scope = Union[cst.FunctionDef, cst.Lambda, cst.Module, cst.ClassDef]
 
@@ -479,6 +479,14 @@ class Names:
                 if creation in self.creations(node):
                     found.append(node)
         return sorted(found, key=self.tree.order.__getitem__)
+
+    def reads_within(self, node: cst.BaseExpression, outer: cst.CSTNode) -> list[cst.CSTNode]:
+        """Every expression inside a node that reads the variable another expression names."""
+        variable = self.variable(node)
+        return [
+            n for n in walk(outer)
+            if type(n) is type(node) and self.variable(n) == variable and self._is_read(n)
+        ]
 
     def _is_read(self, node: cst.CSTNode) -> bool:
         parent = self.tree.parents.get(node)

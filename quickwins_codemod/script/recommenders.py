@@ -28,6 +28,9 @@ _ITEM = re.compile(
 #: Calls on an id tensor that leave it one.
 _SAME_IDS = {"long", "int", "to", "cuda", "view", "reshape", "squeeze", "unsqueeze", "flatten"}
 
+#: Methods of a module that return it.
+_RETURNING_SELF = {"to", "cuda", "cpu", "float", "double", "train", "eval", "requires_grad_"}
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -88,16 +91,26 @@ class Recommenders:
     def _classes(self, node: cst.BaseExpression) -> Iterator[tuple[Lookups, cst.ClassDef]]:
         own = Lookups(self.tree, self.names)
         for call in self.names.creations(node):
-            yield from self._made(own, call.func)
-            # `model = DistributedDataParallel(NCF(...))`, `torch.compile(NCF(...))`
-            for argument in call.args[:1]:
-                if re.search(r"DataParallel$|compile$", self.tree.code(call.func)):
-                    for inner in self.names.creations(argument.value):
-                        yield from self._made(own, inner.func)
+            for maker in self._makers(call):
+                yield from self._made(own, maker.func)
         if isinstance(node, cst.Name):
             owner = self.names.instance_class(node)
             if owner is not None:
                 yield own, owner
+
+    def _makers(self, call: cst.Call, depth: int = 0) -> Iterator[cst.Call]:
+        """The constructor behind `NCF(...).to(device)`, `DistributedDataParallel(model)`."""
+        inner: cst.BaseExpression | None = None
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value in _RETURNING_SELF:
+            inner = call.func.value
+        elif call.args and re.search(r"DataParallel$|compile$", self.tree.code(call.func)):
+            inner = call.args[0].value
+        if inner is None or depth > 4:
+            yield call
+            return
+        for made in self.names.creations(inner):
+            if made is not call:
+                yield from self._makers(made, depth + 1)
 
     def _made(self, own: Lookups, func: cst.BaseExpression) -> Iterator[tuple[Lookups, cst.ClassDef]]:
         owner = self.names.local_class(func)

@@ -104,6 +104,31 @@ class Records:
                     found.append(BatchLog(mapping, names, quote))
         return found
 
+    def epoch_logs(self, loop: cst.CSTNode) -> list[BatchLog]:
+        """The same once for each turn of a loop: under no condition, and in no loop inside it."""
+        found = []
+        for log in self.batch_logs(loop):
+            calls = [self._receiver(log.mapping, loop), log.mapping]
+            if all(node is None or self._every_turn(node, loop) for node in calls):
+                found.append(log)
+        return found
+
+    def _receiver(self, mapping: cst.Dict, loop: cst.CSTNode) -> cst.Call | None:
+        """The logging call that gets a dict literal by a name."""
+        for call in self.tree.all(cst.Call):
+            if self.tree.is_within(call, loop) and self._is_log(call):
+                if any(self._mapping(a.value, loop) is mapping for a in call.args):
+                    return call
+        return None
+
+    def _every_turn(self, node: cst.CSTNode, loop: cst.CSTNode) -> bool:
+        for ancestor in self.tree.ancestors(node):
+            if ancestor is loop:
+                return True
+            if isinstance(ancestor, (cst.If, cst.For, cst.While, cst.ExceptHandler, cst.FunctionDef)):
+                return False
+        return False
+
     def _is_log(self, call: cst.Call) -> bool:
         func = call.func
         name = func.attr.value if isinstance(func, cst.Attribute) else ""

@@ -89,6 +89,10 @@ class Tree:
         """Every node of exactly this type, in source order."""
         return self.nodes.get(kind, [])
 
+    def calls_within(self, outer: cst.CSTNode) -> list[cst.Call]:
+        """Every call inside a node, in source order."""
+        return [n for n in walk(outer) if isinstance(n, cst.Call)]
+
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
         """The parents of a node, nearest first, up to the module."""
         while node in self.parents:
