@@ -8,14 +8,25 @@ QW200 hard negatives are in place
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.companion import Companion, Site, Unreachable
-from quickwins_codemod.edits import AddDictEntry, AddTerm, Edit, InsertAfter, InsertBefore, Replace
-from quickwins_codemod.script.facts import Frame, Script, Training
+from quickwins_codemod.edits import (
+    AddDictEntry,
+    AddParameter,
+    AddTerm,
+    Edit,
+    InsertAfter,
+    InsertBefore,
+    Remove,
+    Replace,
+)
+from quickwins_codemod.script.facts import Frame, Problem, Script, Training
 from quickwins_codemod.transform import Finding, Plan, Refusal, verdict_at
 from quickwins_codemod.verdict import Verdict
 
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
         Rated,
         Sampled,
     )
+    from quickwins_codemod.script.rowdraws import PairDraws, RowDraw, RowDraws, UserDraws
 
 RULE = "hard-negatives"
 NEEDLES = (b".backward(", b"random.", b"torch.randint")
@@ -104,8 +116,35 @@ def _loops(script: Script, options: Options) -> Iterator[Finding]:
 
 
 def _tables(script: Script) -> list[Finding]:
-    """Functions that draw negatives row by row into a table."""
-    return []
+    """Functions that draw negatives row by row into a table or a list."""
+    from quickwins_codemod.script.rowdraws import RowDraws
+
+    reader = RowDraws(script)
+    found = [
+        Finding((verdict_at(
+            RULE, script, "already", "QW200", call, "negatives are drawn for all rows at once"
+        ),))
+        for call in reader.calls()
+    ]
+    for site in reader.sites():
+        if isinstance(site, Problem):
+            code, hint = _UNCLEAR_TABLES[site.kind]
+            message = f"these negatives are drawn one by one: {site.detail}"
+            found.append(Refusal(code, site.node, message, hint).finding(RULE, script))
+        else:
+            found.append(_Table(script, reader).finding(site))
+    return found
+
+
+#: What a draw for all rows at once would have to know, by the kind of problem: code and hint.
+_UNCLEAR_TABLES = {
+    "shape": ("QW220", "draw, test the pair, and append, in one loop and in this order"),
+    "changing": ("QW221", "draw without replacement for each user, or draw before rows are added"),
+    "rows": ("QW222", "compute how many rows there are, and for which users, above the loop"),
+    "odds": ("QW223", "draw evenly, or call unseen_items with popularity or score by hand"),
+    "lookup": ("QW224", "look features up by the first row of an id, and make one dict a row"),
+    "after": ("QW225", "do not use the loop's names below it"),
+}
 
 
 class _Mining:
@@ -208,11 +247,12 @@ class _Mining:
         return self._done(applied)
 
     def _check_sampled(self, sampled: Sampled) -> None:
+        at = sampled.draw or sampled.items
         if sampled.score is not None and sampled.score.others:
             self._refuse_features(sampled.score.others[0])
         if sampled.positives is None:
             raise Refusal(
-                "QW216", sampled.items, "the items that these negatives are drawn for are not seen",
+                "QW216", at, "the items that these negatives are drawn for are not seen",
                 "score positives and negatives in the same loop, from the same batch",
             )
         if sampled.triple is not None and sampled.rising is None:
@@ -223,12 +263,12 @@ class _Mining:
             )
         if sampled.rising is None:
             raise Refusal(
-                "QW211", sampled.items, "that a higher score means a better match cannot be shown",
+                "QW211", at, "that a higher score means a better match cannot be shown",
                 "use a loss of torch on the scores (logsigmoid of their difference, BCE with labels)",
             )
         if sampled.rising != 1:
             raise Refusal(
-                "QW211", sampled.items,
+                "QW211", at,
                 "the loss falls with the score of a negative, as with a distance: the hardest would be the easiest",
                 "return the negative distance as the score, and turn the loss round",
             )
@@ -511,7 +551,8 @@ class _Mining:
         for name in names_in(value):
             variable = self.names.variable(name)
             for assignment in self.names.assignments.get(variable, ()) if variable is not None else ():
-                if any(self.tree.is_within(node, assignment.statement) for node in losses):
+                value = assignment.value
+                if value is not None and any(self.tree.is_within(node, value) for node in losses):
                     return True
         return False
 
@@ -781,3 +822,189 @@ _TERM_NAMES = ("ranking_loss", "ranking_term", "quickwins_ranking_loss")
 
 def _operand(code: str) -> str:
     return code if code.replace(".", "").replace("_", "").isalnum() else f"({code})"
+
+
+class _Table:
+    """The plan for one loop that draws negatives row by row into a table or a list."""
+
+    def __init__(self, script: Script, reader: RowDraws) -> None:
+        self.script, self.reader, self.tree = script, reader, script.tree
+        self._say = partial(verdict_at, RULE, script)
+        self.edits: list[Edit] = []
+        self.runtime: set[str] = set()
+
+    def finding(self, site: UserDraws | PairDraws | RowDraw) -> Finding:
+        from quickwins_codemod.script.rowdraws import PairDraws, RowDraw, UserDraws
+
+        self.site, self.fate = site, self.reader.fate(site)
+        self.columns = site.seen.is_columns
+        by_popularity = self.columns and self.fate.kind in ("unused", "training")
+        odds = ["popularity=0.75"] if by_popularity else []
+        odds += [f"score={name}" for name in self._score()]
+        seed = [f"seed={site.seed}"] if site.seed != "None" else []
+        head = [site.users, site.items, site.seen.code, site.count]
+        if isinstance(site, UserDraws):
+            kind = ["replace=False"] if not site.replace else []
+            kind += ["short=True"] if site.short else []
+            self._rows("unseen_items", [*head, *kind, *odds, *seed])
+        elif isinstance(site, PairDraws) and site.table is not None:
+            self._columns("unseen_pairs", [*head, *odds, *seed])
+        elif isinstance(site, PairDraws):
+            self._rows("unseen_pairs", [*head, *odds, *seed])
+        elif isinstance(site, RowDraw):
+            self._one_by_one([*head, *odds, *seed])
+        self._drop_dead_sets()
+        how = "by popularity" if by_popularity else "evenly"
+        applied = self._say(
+            "applied", "QW203", site.loop,
+            f"negatives are drawn for all rows at once, {how}, and never a positive",
+            "the draws depend on the same seed as before, and differ from the old ones",
+        )
+        return Finding((applied, *self._notes()), tuple(self.edits), frozenset(self.runtime))
+
+    def _notes(self) -> Iterator[Verdict]:
+        name = getattr(getattr(self.site.function, "name", None), "value", "")
+        if self.fate.kind == "unused" or (self.script.neighbours is None and self._is_uncalled()):
+            yield self._say(
+                "warning", "QW253", self.site.function, f"nobody calls {name}",
+                "call it on training rows only, or delete it",
+            )
+        if self.fate.kind == "split":
+            yield self._say(
+                "warning", "QW254", self.site.loop,
+                "the rows are split into training and evaluation afterwards, so they are drawn evenly",
+                "split first, and draw harder negatives for the training rows only",
+            )
+
+    def _is_uncalled(self) -> bool:
+        import libcst as cst
+
+        function = self.site.function
+        return isinstance(function, cst.FunctionDef) and not self.reader.is_named(function)
+
+    def _score(self) -> list[str]:
+        """The parameter for harder draws, where they are allowed and the function can have one."""
+        import libcst as cst
+
+        function = self.site.function
+        if self.fate.kind == "split" or not isinstance(function, cst.FunctionDef):
+            return []
+        params = function.params
+        if isinstance(params.star_arg, cst.Param) or params.star_kwarg is not None:
+            return []
+        words = self.reader.words(function)
+        name = next((n for n in ("score", "negative_score") if n not in words), None)
+        if name is None:
+            return []
+        self.edits.append(AddParameter(function, f"{name}=None"))
+        return [name]
+
+    # -- the new code ----------------------------------------------------------------------------
+
+    def _rows(self, function: str, arguments: list[str]) -> None:
+        """Draw first, then run the loop's body once for each drawn pair."""
+        site = self.site
+        name = self._fresh("drawn")
+        lines = [self._assign(name, function, arguments)]
+        lines.append(f"for {site.user}, {site.item} in zip(*{name}):\n")
+        indent = self.tree.module.default_indent
+        lines += [textwrap.indent(self._code(s, s is site.body[0]), indent) for s in site.body]
+        self._replace_loop("".join(lines))
+
+    def _columns(self, function: str, arguments: list[str]) -> None:
+        """Draw first, then make whole columns where the loop made one row."""
+        site, table = self.site, self.site.table
+        lines = [self._assign(f"{site.user}, {site.item}", function, arguments)]
+        lookups = {lookup[0]: lookup for lookup in table.lookups}
+        for statement in site.body:
+            text = self._code(statement, statement is site.body[0])
+            if statement in lookups:
+                _, name, frame, key, wanted = lookups[statement]
+                call = self._runtime("first_rows")
+                text = self._above(statement, statement is site.body[0])
+                text += f"{name} = {call}({frame}, {key}, {wanted})\n"
+            elif statement is table.append:
+                text = self._above(statement, False)
+                text += f"{table.rows} = {table.row} if {site.user} else []\n"
+            lines.append(text)
+        self._replace_loop("".join(lines))
+        self.edits.append(Remove(table.start))
+
+    def _one_by_one(self, arguments: list[str]) -> None:
+        """Draw above the loop, and take one of the drawn items where the loop drew."""
+        site = self.site
+        name = self._fresh("drawn")
+        text = ""
+        if site.rows is not None:
+            rows = self._fresh("rows")
+            arguments = [re.sub(r"\brows\b", rows, arguments[0]), *arguments[1:]]
+            text = f"{rows} = list({self.tree.code(site.rows)})\n"
+            self.edits.append(Replace(site.rows, rows))
+        call = self._call(self._runtime("unseen_items"), arguments, len(f"{name} = iter([1])"))
+        text += f"{name} = iter({call}[1])\n"
+        self.edits.append(InsertBefore(site.loop, text))
+        taken = f"{site.item} = next({name})\n"
+        if site.first is None:
+            self.edits += [InsertBefore(site.retry, taken, below_comment=True), Remove(site.retry)]
+        else:
+            self.edits += [Replace(site.first, taken), Remove(site.retry)]
+
+    def _replace_loop(self, text: str) -> None:
+        self.edits += [InsertBefore(self.site.loop, text), Remove(self.site.loop)]
+
+    def _drop_dead_sets(self) -> None:
+        """Take out sets of pairs that were only made to exclude the positives."""
+        import libcst as cst
+
+        function = self.site.function
+        if not isinstance(function, cst.FunctionDef) or not self.columns:
+            return
+        gone = self.site.loop if self.edits[-1].node is self.site.loop else self.site.retry
+        for statement in self.reader.unread_pairs(function, gone):
+            siblings = self.tree.siblings(statement)
+            following = siblings[siblings.index(statement) + 1 :]
+            own = not following or bool(self.tree.line_node(following[0]).leading_lines)
+            self.edits.append(Remove(statement, topic="." if own else None))
+
+    # -- its text --------------------------------------------------------------------------------
+
+    def _runtime(self, name: str) -> str:
+        self.runtime.add(name)
+        return self.script.runtime_name(name)
+
+    def _fresh(self, name: str) -> str:
+        """A name that nothing in the function has."""
+        words = self.reader.words(self.site.function)
+        return next(n for n in (name, f"{name}_negatives", f"quickwins_{name}") if n not in words)
+
+    def _assign(self, target: str, function: str, arguments: list[str]) -> str:
+        call = self._call(self._runtime(function), arguments, len(f"{target} = "))
+        return f"{target} = {call}\n"
+
+    def _call(self, function: str, arguments: list[str], before: int) -> str:
+        """A call that stands at the loop's place, broken where the line would be too long."""
+        limit = 100 - (self.tree.position(self.site.loop).column - 1)
+        line = f"{function}({', '.join(arguments)})"
+        if before + len(line) <= limit:
+            return line
+        indent = self.tree.module.default_indent
+        lines = [""]
+        for argument in arguments:
+            longer = f"{lines[-1]} {argument}," if lines[-1] else f"{indent}{argument},"
+            if lines[-1] and len(longer) > limit:
+                lines.append(f"{indent}{argument},")
+            else:
+                lines[-1] = longer
+        return f"{function}(\n" + "\n".join(lines) + "\n)"
+
+    def _code(self, statement: cst.CSTNode, is_first: bool) -> str:
+        """A statement of the loop with the comment above it, taken to the margin."""
+        node = self.tree.line_node(statement)
+        text = self.tree.module.code_for_node(node).rstrip() + "\n"
+        return text.lstrip("\n") if is_first else text
+
+    def _above(self, statement: cst.CSTNode, is_first: bool) -> str:
+        """The lines above a statement, where the statement itself is written anew."""
+        lines = self.tree.line_node(statement).leading_lines
+        text = "".join(self.tree.module.code_for_node(line) for line in lines)
+        return text.lstrip("\n") if is_first else text

@@ -1,0 +1,1487 @@
+"""Loops that draw random negatives row by row, and what one draw for all rows needs to know.
+
+Three shapes, each known by what is computed and not by names: for each user some of the items that
+are left when the user's own are taken away (`UserDraws`); so many pairs of a user and an item that
+are no positives (`PairDraws`); for each row an item that is drawn again while it is a positive
+(`RowDraw`). Draws in a training loop, and the one draw of a `__getitem__`, are not among them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import libcst as cst
+
+from quickwins_codemod.script.facts import Problem, Script
+from quickwins_codemod.script.names import names_in
+from quickwins_codemod.script.tree import LOOPS, statements_of, walk
+
+#: Anything below 2**31 - 1 is a seed for every generator.
+_BOUND = "2**31 - 1"
+_DRAWS = {"choice", "randint", "random_integers", "randrange", "sample", "choices", "integers"}
+_STREAMS = {
+    "numpy.random": "numpy", "random": "random", "torch": "torch",
+    "numpy.random.RandomState": "numpy", "numpy.random.default_rng": "generator",
+    "numpy.random.Generator": "generator", "random.Random": "random",
+}
+_MUTATORS = {
+    "add", "append", "update", "extend", "discard", "remove", "pop", "clear", "insert",
+    "setdefault", "difference_update", "popitem",
+}
+#: Folders that hold no code of the repository's own.
+_FOREIGN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
+#: Calls that give the same values in another container, or as an array of them.
+_WRAPPERS = {"list", "tuple", "sorted", "set", "frozenset", "numpy.array", "numpy.asarray"}
+_ARRAYS = {"unique", "values", "tolist", "to_list", "to_numpy"}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random draw: the code of what it draws from, and of a seed from the same stream."""
+
+    call: cst.Call
+    items: str
+    seed: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The code of the positives: two columns, or a test of one user and one item."""
+
+    code: str
+    is_columns: bool
+
+
+@dataclass(frozen=True)
+class UserDraws:
+    """For each of `users`, `count` of the unseen items; `body` runs for each drawn pair.
+
+    replace: an item may come twice; short: all that are left where there are fewer.
+    """
+
+    function: cst.CSTNode
+    loop: cst.For
+    user: str
+    item: str
+    users: str
+    items: str
+    seen: Seen
+    count: str
+    replace: bool
+    short: bool
+    seed: str
+    body: tuple[cst.CSTNode, ...]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """A body that looks the features of a drawn pair up and makes one row of them.
+
+    lookups: statement, frame, key column and id of each `frame[frame[key] == id].iloc[0]`;
+    append: the statement that puts `row` into the list `rows`, which only a DataFrame is made of;
+    start: the statement that makes the list.
+    """
+
+    lookups: tuple[tuple[cst.CSTNode, str, str, str, str], ...]
+    append: cst.CSTNode
+    row: str
+    rows: str
+    start: cst.CSTNode
+
+
+@dataclass(frozen=True)
+class PairDraws:
+    """`count` pairs of one of `users` and one of `items`; `body` runs for each."""
+
+    function: cst.CSTNode
+    loop: cst.CSTNode
+    user: str
+    item: str
+    users: str
+    items: str
+    seen: Seen
+    count: str
+    seed: str
+    body: tuple[cst.CSTNode, ...]
+    table: TableRows | None
+
+
+@dataclass(frozen=True)
+class RowDraw:
+    """An item for each row that loops run over, drawn again while the user has it.
+
+    first: the first draw, whose place one of the items drawn before takes; retry: the loop that
+    draws again, or the whole loop where that draws first too. users: the user of each row, as
+    code. rows: the expression of the outermost loop, where it can be run through only once.
+    """
+
+    function: cst.CSTNode
+    loop: cst.For
+    item: str
+    first: cst.CSTNode | None
+    retry: cst.While
+    users: str
+    items: str
+    seen: Seen
+    count: str
+    seed: str
+    rows: cst.BaseExpression | None
+
+
+Reading = Union[UserDraws, PairDraws, RowDraw]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of the drawn rows.
+
+    kind: `split` into training and evaluation rows afterwards; drawn by a call in a `training`
+    loop; `unused`, since nothing calls the function; `unknown`.
+    node: the split, or the call.
+    """
+
+    kind: str
+    node: cst.CSTNode | None = None
+
+
+class _Unclear(Exception):
+    """Something a draw for all rows at once would have to know and the source does not show."""
+
+    def __init__(self, kind: str, node: cst.CSTNode, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = Problem(kind, node, detail)
+
+
+class RowDraws:
+    """The reading of one script; ask `sites()`."""
+
+    def __init__(self, script: Script) -> None:
+        self.script, self.tree, self.names = script, script.tree, script.names
+
+    def sites(self) -> list[Reading | Problem]:
+        """One for each loop that draws negatives row by row, in source order."""
+        found: dict[cst.CSTNode, Reading | Problem] = {}
+        for call in self.tree.all(cst.Call):
+            if not self._is_random(call):
+                continue
+            for look, loop in self._loops_of(call):
+                if loop in found or any(self.tree.is_within(loop, other) for other in found):
+                    break
+                try:
+                    found[loop] = look(loop, call)
+                except _Unclear as unclear:
+                    found[loop] = unclear.problem
+                break
+        return list(found.values())
+
+    def calls(self) -> list[cst.Call]:
+        """Where the script draws for all rows at once already, with the bundled runtime."""
+        return [
+            call for call in self.tree.all(cst.Call)
+            if re.fullmatch(
+                r"quickwins_(runtime|codemod\.runtime)\.unseen_(items|pairs)",
+                self.names.dotted(call.func) or "",
+            )
+        ]
+
+    def unread_pairs(self, function: cst.FunctionDef, gone: cst.CSTNode) -> list[cst.CSTNode]:
+        """The statements that make a set of pairs which nothing outside of a node reads."""
+        found = []
+        for statement in statements_of(function.body):
+            name = _assigned_name(statement)
+            if name is None or self._zipped(statement.value) is None:
+                continue
+            reads = [
+                n for n in walk(function)
+                if isinstance(n, cst.Name) and n.value == name
+                and not self.tree.is_within(n, statement) and not self.tree.is_within(n, gone)
+            ]
+            if not reads:
+                found.append(statement)
+        return found
+
+    def words(self, function: cst.CSTNode) -> set[str]:
+        """Every name in a function."""
+        return {n.value for n in walk(function) if isinstance(n, cst.Name)}
+
+    # -- what becomes of the rows ----------------------------------------------------------
+
+    def fate(self, site: Reading) -> Fate:
+        """What becomes of the rows that a site draws, as far as the repository shows."""
+        split = self._split_in(site.function, site.loop, None)
+        if split is not None:
+            return Fate("split", split)
+        if not isinstance(site.function, cst.FunctionDef):
+            return Fate("unknown")
+        name = site.function.name.value
+        calls = self._calls_of(site.function)
+        for call in calls:
+            split = self._split_after(call, 0)
+            if split is not None:
+                return Fate("split", split)
+        elsewhere = self._is_named_elsewhere(name)
+        if not calls and not elsewhere and not self.is_named(site.function):
+            return Fate("unused")
+        if calls and not elsewhere and all(self._in_training(call) for call in calls):
+            return Fate("training", calls[0])
+        return Fate("unknown")
+
+    def _calls_of(self, function: cst.FunctionDef) -> list[cst.Call]:
+        """Calls of a function, and calls of something of its name that may be the function."""
+        name = function.name.value
+        return [
+            call for call in self.tree.all(cst.Call)
+            if name in (_word(call.func), _attribute(call.func))
+            and self.names.callee(call) in (function, None)
+        ]
+
+    def is_named(self, function: cst.FunctionDef) -> bool:
+        """Whether anything but its definition and its own body names the function."""
+        name = function.name.value
+        named = [*self.tree.all(cst.Name), *self.tree.all(cst.SimpleString)]
+        return any(
+            node.value.strip("\"'") == name and not self.tree.is_within(node, function)
+            for node in named
+        )
+
+    def _is_named_elsewhere(self, name: str) -> bool:
+        """Whether another file of the repository has the name of a function in it."""
+        neighbours = self.script.neighbours
+        if neighbours is None:
+            return True
+        wanted = re.compile(rb"\b" + name.encode() + rb"\b")
+        for folder, folders, files in os.walk(neighbours.root):
+            folders[:] = [f for f in folders if not f.startswith(".") and f not in _FOREIGN]
+            for file in files:
+                path = os.path.join(folder, file)
+                if not file.endswith((".py", ".ipynb")) or path == str(neighbours.script):
+                    continue
+                try:
+                    with open(path, "rb") as stream:
+                        if wanted.search(stream.read()):
+                            return True
+                except OSError:
+                    return True
+        return False
+
+    def _in_training(self, call: cst.Call) -> bool:
+        return any(isinstance(a, LOOPS) and self._trains(a) for a in self.tree.ancestors(call))
+
+    def _split_after(self, call: cst.Call, depth: int) -> cst.CSTNode | None:
+        """A split into training and evaluation rows of what a call returned."""
+        for ancestor in self.tree.ancestors(call):
+            if isinstance(ancestor, cst.Call) and _is_split(ancestor):
+                return ancestor
+        statement = self.tree.statement(call)
+        function = self.tree.function(call)
+        tainted = {
+            self.tree.code(t.target) for t in getattr(statement, "targets", ())
+        } | ({self.tree.code(statement.target)} if isinstance(statement, cst.AnnAssign) else set())
+        found = self._split_in(function, statement, tainted) if tainted else None
+        if found is not None:
+            return found
+        gives = isinstance(statement, cst.Return) or any(
+            tainted & set(self._read(r)) for r in self._after(function, statement, cst.Return)
+        )
+        if gives and isinstance(function, cst.FunctionDef) and depth < 4:
+            for outer in self._calls_of(function):
+                found = self._split_after(outer, depth + 1)
+                if found is not None:
+                    return found
+        return None
+
+    def _split_in(
+        self, function: cst.CSTNode, start: cst.CSTNode, tainted: set[str] | None
+    ) -> cst.CSTNode | None:
+        """A split below a statement; of rows that depend on `tainted`, where that is given."""
+        tainted = set(tainted) if tainted is not None else None
+        if tainted is not None and any("." in name for name in tainted):
+            function = self.tree.enclosing_class(start) or function
+            start = function  # an attribute is there in every method
+        for node in self._after(function, start, cst.CSTNode):
+            if isinstance(node, cst.Call) and _is_split(node):
+                if tainted is None or tainted & {
+                    w for a in node.args for w in self._read(a.value)
+                }:
+                    return node
+            if tainted and isinstance(node, cst.Assign) and tainted & set(self._read(node.value)):
+                tainted |= {self.tree.code(t.target) for t in node.targets}
+        return None
+
+    def _after(self, function: cst.CSTNode, start: cst.CSTNode, kind: type) -> list[Any]:
+        """The nodes of a kind in a function that stand below a statement."""
+        first = self.tree.order[start]
+        return [
+            n for n in walk(function)
+            if isinstance(n, kind) and self.tree.order[n] > first
+            and (start is function or not self.tree.is_within(n, start))
+        ]
+
+    def _read(self, node: cst.CSTNode) -> list[str]:
+        """The names and attributes that an expression reads, as code."""
+        return [
+            self.tree.code(n) for n in walk(node) if isinstance(n, (cst.Name, cst.Attribute))
+        ]
+
+    # -- which loops -----------------------------------------------------------------------
+
+    def _loops_of(
+        self, call: cst.Call
+    ) -> Iterator[tuple[Callable[[Any, cst.Call], Reading], cst.CSTNode]]:
+        """The reading that may know the loop around a draw, with the loop that it reads."""
+        function = self.tree.function(call)
+        if isinstance(function, cst.Lambda) or _name_of(function) == "__getitem__":
+            return
+        loops = [
+            a for a in self.tree.ancestors(call)
+            if isinstance(a, LOOPS) and self.tree.function(a) is function
+        ]
+        if not loops or any(self._trains(loop) for loop in loops):
+            return
+        statement = self.tree.statement(call)
+        pool = self._pool(call)
+        if isinstance(loops[0], cst.For) and pool is not None and self._difference(
+            pool, _locals_of(loops[0])
+        ):
+            yield self._per_user, loops[0]
+            return
+        target = _assigned_name(statement)
+        test = target and self._membership(loops, target)
+        if not test:
+            return
+        drawn = self._drawn_names(loops)
+        pair = _pair(test.left)
+        outer = [
+            loop for loop in loops if not isinstance(loop, cst.While) or _is_counting(loop)
+        ]
+        if pair is not None and set(pair) <= drawn and outer:
+            yield self._pairs, outer[0]
+        elif outer:
+            yield self._per_row, outer[0]
+
+    def _trains(self, loop: cst.CSTNode) -> bool:
+        return any(
+            isinstance(n, cst.Attribute) and n.attr.value == "backward" for n in walk(loop)
+        )
+
+    def _membership(self, loops: Sequence[cst.CSTNode], name: str) -> cst.Comparison | None:
+        """The test, in the loops around a draw, whether what was drawn is a positive."""
+        for node in walk(loops[0] if len(loops) == 1 else loops[1]):
+            if not isinstance(node, cst.Comparison) or _in(node) is None:
+                continue
+            left = _pair(node.left) or [_word(node.left)]
+            if name in left:
+                return node
+        return None
+
+    def _drawn_names(self, loops: Sequence[cst.CSTNode]) -> set[str]:
+        found = set()
+        for node in walk(loops[-1]):
+            if isinstance(node, cst.Assign) and self._draw(node.value) is not None:
+                found.add(_assigned_name(node) or "")
+        return found
+
+    # -- draws -----------------------------------------------------------------------------
+
+    def _stream(self, func: cst.CSTNode) -> tuple[str, str, str] | None:
+        """Kind of the random stream that a function draws from, the function, and what owns it."""
+        dotted = self.names.dotted(func) or ""
+        module, _, name = dotted.rpartition(".")
+        if module in _STREAMS and name in _DRAWS:
+            owner = self.tree.code(func.value) if isinstance(func, cst.Attribute) else ""
+            return _STREAMS[module], name, owner
+        if isinstance(func, cst.Attribute) and func.attr.value in _DRAWS:
+            kinds = {
+                _STREAMS.get(self.names.dotted(c.func) or "") for c in self.names.creations(func.value)
+            }
+            kind = kinds.pop() if len(kinds) == 1 else None
+            if kind is not None:
+                return kind, func.attr.value, self.tree.code(func.value)
+        return None
+
+    def _is_random(self, call: cst.Call) -> bool:
+        return self._stream(call.func) is not None
+
+    def _seed(self, call: cst.Call) -> str:
+        kind, name, owner = self._stream(call.func)
+        if not owner:  # imported by its bare name
+            bare = self.tree.code(call.func)
+            return {
+                ("numpy", "choice"): f"{bare}({_BOUND})",
+                ("numpy", "randint"): f"{bare}({_BOUND})",
+                ("random", "choice"): f"{bare}(range({_BOUND}))",
+                ("random", "randint"): f"{bare}(0, {_BOUND})",
+                ("random", "randrange"): f"{bare}({_BOUND})",
+                ("random", "sample"): f"{bare}(range({_BOUND}), 1)[0]",
+                ("random", "choices"): f"{bare}(range({_BOUND}))[0]",
+                ("torch", "randint"): f"{bare}({_BOUND}, (1,)).item()",
+            }.get((kind, name), "None")
+        return {
+            "numpy": f"{owner}.randint({_BOUND})",
+            "random": f"{owner}.randrange({_BOUND})",
+            "torch": f"{owner}.randint({_BOUND}, (1,)).item()",
+            "generator": f"{owner}.integers({_BOUND})",
+        }[kind]
+
+    def _draw(self, node: cst.CSTNode) -> Draw | None:
+        """A draw of one value, each of a range or a sequence with the same probability."""
+        inner = node
+        if isinstance(inner, cst.Call) and self.names.dotted(inner.func) == "int":
+            inner = inner.args[0].value if len(inner.args) == 1 else inner
+        if isinstance(inner, cst.Call) and isinstance(inner.func, cst.Attribute):
+            if inner.func.attr.value == "item" and not inner.args:
+                inner = inner.func.value
+        if isinstance(inner, cst.Subscript):
+            return self._indexed(inner)
+        if not isinstance(inner, cst.Call):
+            return None
+        stream = self._stream(inner.func)
+        if stream is None:
+            return None
+        kind, name, _ = stream
+        code = [self.tree.code(a.value) for a in inner.args]
+        plain = all(a.keyword is None and not a.star for a in inner.args)
+        if any(a.keyword and a.keyword.value in ("p", "weights", "cum_weights") for a in inner.args):
+            raise _Unclear("odds", inner, f"{code[0]} is drawn from with other odds than even")
+        items = None
+        if name == "choice" and plain and len(code) == 1:
+            items = code[0]
+        elif kind == "torch" and plain and len(code) in (2, 3) and inner is not node:
+            shape = "".join(code[-1].split())
+            items = _range(code[:-1]) if shape in ("(1,)", "(1)", "[1]", "()") else None
+        elif (kind, name) == ("random", "randint") and plain and len(code) == 2:
+            items = f"range({code[0]}, {code[1]} + 1)"
+        elif name in ("randint", "randrange", "integers") and plain and len(code) in (1, 2):
+            items = _range(code) if kind != "torch" else None
+        return Draw(inner, items, self._seed(inner)) if items is not None else None
+
+    def _indexed(self, node: cst.Subscript) -> Draw | None:
+        """`items[randint(len(items))]`"""
+        index = node.slice[0].slice if len(node.slice) == 1 else None
+        inner = self._draw(index.value) if isinstance(index, cst.Index) else None
+        held = self.tree.code(node.value)
+        if inner is None or inner.items.replace(" ", "") not in (
+            f"range(len({held}))", f"range(0,len({held}))", f"range(0,len({held})-1+1)",
+        ):
+            return None
+        return Draw(inner.call, held, inner.seed)
+
+    # -- for each user, some of the items that are left ---------------------------------------
+
+    def _pool(self, call: cst.Call) -> cst.BaseExpression | None:
+        """What several values are drawn from."""
+        _, name, _ = self._stream(call.func)
+        if name not in ("choice", "sample", "choices") or not call.args:
+            return None
+        return call.args[0].value if call.args[0].keyword is None else None
+
+    def _difference(
+        self, node: cst.CSTNode, local: dict[str, cst.BaseExpression]
+    ) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+        """All items and those that are taken away from them, where an expression does that."""
+        node = self._unwrapped(node, local)
+        if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Subtract):
+            return node.left, node.right
+        if isinstance(node, cst.Call):
+            plain = [a.value for a in node.args if a.keyword is None and not a.star]
+            if self.names.dotted(node.func) == "numpy.setdiff1d" and len(plain) >= 2:
+                return plain[0], plain[1]
+            is_method = isinstance(node.func, cst.Attribute) and node.func.attr.value == "difference"
+            if is_method and len(plain) == 1:
+                return node.func.value, plain[0]
+        if isinstance(node, (cst.ListComp, cst.SetComp, cst.GeneratorExp)):
+            loop = node.for_in
+            if loop.inner_for_in is None and len(loop.ifs) == 1:
+                test = loop.ifs[0].test
+                same = _word(node.elt) and _word(node.elt) == _word(loop.target)
+                if same and isinstance(test, cst.Comparison) and _in(test) is False:
+                    if _word(test.left) == _word(node.elt):
+                        return loop.iter, test.comparisons[0].comparator
+        return None
+
+    def _unwrapped(
+        self, node: cst.CSTNode, local: dict[str, cst.BaseExpression], arrays: bool = False
+    ) -> cst.CSTNode:
+        """The expression behind local names and calls that only change the container."""
+        for _ in range(20):
+            if isinstance(node, cst.Name) and node.value in local:
+                node = local[node.value]
+                continue
+            if isinstance(node, cst.Call):
+                dotted = self.names.dotted(node.func)
+                if dotted in _WRAPPERS and len(node.args) == 1 and node.args[0].keyword is None:
+                    node = node.args[0].value
+                    continue
+                if arrays and not node.args and _attribute(node.func) in _ARRAYS:
+                    node = node.func.value
+                    continue
+            if arrays and _attribute(node) == "values":
+                node = node.value
+                continue
+            break
+        return node
+
+    def _per_user(self, loop: cst.For, call: cst.Call) -> UserDraws:
+        function = self.tree.function(loop)
+        user = _word(loop.target)
+        statements = _body(loop)
+        local = _locals_of(loop)
+        found = self._difference(self._pool(call), local)
+        if user is None or loop.orelse is not None or found is None:
+            raise _Unclear("shape", loop, "the loop does not run over one user at a time")
+        everything, own = found
+        consumer = statements[-1]
+        if not isinstance(consumer, cst.For) or consumer.orelse is not None:
+            raise _Unclear(
+                "shape", self.tree.statement(call),
+                "what is drawn for a user is not put into rows by a loop at the end",
+            )
+        item = _word(consumer.target)
+        drawn = _word(consumer.iter)
+        if item is None or drawn is None:
+            raise _Unclear("shape", consumer, "the loop over the drawn items is not understood")
+        short = self._only_defines(statements[:-1], drawn, call, local)
+        count, replace, in_draw = self._size(call, local)
+        if count is None:
+            raise _Unclear("odds", call, "the arguments of the draw are not understood")
+        short = short or in_draw
+        body = _body(consumer)
+        loose = (set(local) | {drawn}) & set(_words(body))
+        if loose or any(isinstance(n, (cst.Break, cst.Return, cst.Yield)) for s in body for n in walk(s)):
+            raise _Unclear(
+                "shape", consumer, "the rows need more of the draw than the user and the item"
+            )
+        self._fixed(count, {user, *local}, call, "how many are drawn differs from user to user")
+        items = self._unwrapped(everything, local)
+        self._fixed(items, {user, *local}, call, "what is drawn from differs from user to user")
+        seen = self._own_items(own, user, item, local, loop)
+        self._unchanged(body, [seen.code, self.tree.code(items)])
+        self._ends(function, loop, {user, item, drawn, *local})
+        return UserDraws(
+            function, loop, user, item, self.tree.code(self._untimed(loop.iter)),
+            self.tree.code(items), seen, self.tree.code(count), replace, short,
+            self._seed(call), body,
+        )
+
+    def _only_defines(
+        self,
+        statements: Sequence[cst.CSTNode],
+        drawn: str,
+        call: cst.Call,
+        local: dict[str, cst.BaseExpression],
+    ) -> bool:
+        """Whether a user with few items left gets all of them; nothing else may happen before."""
+        short = False
+        for statement in statements:
+            if isinstance(statement, cst.If) and self.tree.is_within(call, statement):
+                short = self._all_or_some(statement, drawn, call, local)
+            elif _assigned_name(statement) is None:
+                raise _Unclear("shape", statement, "something else is done for each user")
+            elif _assigned_name(statement) == drawn and isinstance(statement.value, cst.IfExp):
+                chosen = statement.value
+                self._guards(chosen.test, call, local, self.tree.is_within(call, chosen.body))
+                rest = chosen.orelse if self.tree.is_within(call, chosen.body) else chosen.body
+                self._is_rest(rest, call, local)
+                short = True
+        return short
+
+    def _all_or_some(
+        self, branch: cst.If, drawn: str, call: cst.Call, local: dict[str, cst.BaseExpression]
+    ) -> bool:
+        """`if len(left) >= k: drawn = choice(left, k) else: drawn = left`, either way round."""
+        both = [list(statements_of(branch.body))]
+        if isinstance(branch.orelse, cst.Else):
+            both.append(list(statements_of(branch.orelse.body)))
+        if len(both) != 2 or any(len(s) != 1 or _assigned_name(s[0]) != drawn for s in both):
+            raise _Unclear("shape", branch, "a user with few items left is treated in its own way")
+        draws_first = self.tree.is_within(call, both[0][0])
+        self._guards(branch.test, call, local, draws_first)
+        self._is_rest(both[1 if draws_first else 0][0].value, call, local)
+        return True
+
+    def _guards(
+        self, test: cst.CSTNode, call: cst.Call, local: dict[str, cst.BaseExpression], draws: bool
+    ) -> None:
+        """The test is whether so many items are left."""
+        code = self.tree.plain(test)
+        pool = self._base(self._pool(call), local)
+        count = self.tree.plain(self._size(call, local)[0] or call)
+        signs = (">=", ">") if draws else ("<", "<=")
+        wanted = {f"len({pool}){sign}{count}" for sign in signs}
+        flipped = {">=": "<=", ">": "<", "<": ">", "<=": ">="}
+        wanted |= {f"{count}{flipped[sign]}len({pool})" for sign in signs}
+        if code not in wanted:
+            raise _Unclear("shape", test, "a user with few items left is treated in its own way")
+
+    def _is_rest(
+        self, node: cst.CSTNode, call: cst.Call, local: dict[str, cst.BaseExpression]
+    ) -> None:
+        if self._base(node, local) != self._base(self._pool(call), local):
+            raise _Unclear("shape", node, "a user with few items left gets something else")
+
+    def _base(self, node: cst.CSTNode, local: dict[str, cst.BaseExpression]) -> str:
+        """The name of the local that holds the items left, however it is wrapped."""
+        while True:
+            if isinstance(node, cst.Call) and self.names.dotted(node.func) in _WRAPPERS:
+                if len(node.args) != 1:
+                    break
+                node = node.args[0].value
+            elif isinstance(node, cst.Name) and isinstance(local.get(node.value), cst.Call):
+                inner = local[node.value]
+                if self.names.dotted(inner.func) not in _WRAPPERS or len(inner.args) != 1:
+                    break
+                if _word(inner.args[0].value) not in local:
+                    break
+                node = inner.args[0].value
+            else:
+                break
+        return self.tree.plain(node)
+
+    def _size(
+        self, call: cst.Call, local: dict[str, cst.BaseExpression]
+    ) -> tuple[cst.BaseExpression | None, bool, bool]:
+        """How many are drawn, whether with replacement, and whether fewer where few are left."""
+        kind, name, _ = self._stream(call.func)
+        given = {a.keyword.value: a.value for a in call.args if a.keyword is not None}
+        plain = [a.value for a in call.args if a.keyword is None and not a.star]
+        order = {"choice": ("a", "size", "replace"), "sample": ("population", "k"),
+                 "choices": ("population",)}[name]
+        given.update(zip(order, plain))
+        known = {*order, *({"k"} if name == "choices" else ())}
+        size = given.get("size" if name == "choice" else "k")
+        if size is None or not set(given) <= known or len(plain) > len(order):
+            return None, False, False
+        replace = name == "choices"
+        if name == "choice":
+            says = self.tree.code(given["replace"]) if "replace" in given else "True"
+            if says not in ("True", "False"):
+                return None, False, False
+            replace = says == "True"
+        if isinstance(size, cst.Name) and size.value in local:
+            size = local[size.value]
+        short = False
+        if isinstance(size, cst.Call) and self.names.dotted(size.func) == "min":
+            left = f"len({self._base(self._pool(call), local)})"
+            parts = [a.value for a in size.args]
+            counts = [p for p in parts if self.tree.plain(p) != left]
+            if len(parts) != 2 or len(counts) != 1 or replace:
+                return None, False, False
+            size, short = counts[0], True
+        return size, replace, short
+
+    def _own_items(
+        self,
+        node: cst.BaseExpression,
+        user: str,
+        item: str,
+        local: dict[str, cst.BaseExpression],
+        loop: cst.For,
+    ) -> Seen:
+        """The items of one user: a column where another is the user, or a container's entry."""
+        node = self._unwrapped(node, local, arrays=True)
+        columns = self._filtered(node, user)
+        if columns is not None:
+            return Seen(f"({columns[0]}, {columns[1]})", True)
+        self._fixed(node, set(local), loop, "the positives of a user are not understood")
+        if isinstance(node, cst.Subscript) or _attribute(getattr(node, "func", node)) == "get":
+            if user in _words([node]):
+                return Seen(f"lambda {user}, {item}: {item} in {self.tree.code(node)}", False)
+        raise _Unclear("shape", node, "the positives of a user are not understood")
+
+    def _filtered(self, node: cst.CSTNode, user: str) -> tuple[str, str] | None:
+        """The columns of `frame[frame[users] == user][items]`, and of its form with `.loc`."""
+        mask: cst.CSTNode | None = None
+        frame = items = ""
+        if isinstance(node, cst.Subscript) and _attribute(node.value) == "loc":
+            if len(node.slice) == 2 and all(isinstance(s.slice, cst.Index) for s in node.slice):
+                frame = self.tree.code(node.value.value)
+                mask = node.slice[0].slice.value
+                items = f"{frame}[{self.tree.code(node.slice[1].slice.value)}]"
+        elif isinstance(node, (cst.Subscript, cst.Attribute)):
+            inner = node.value
+            if isinstance(inner, cst.Subscript) and len(inner.slice) == 1:
+                index = inner.slice[0].slice
+                mask = index.value if isinstance(index, cst.Index) else None
+                base = inner.value.value if _attribute(inner.value) == "loc" else inner.value
+                frame = self.tree.code(base)
+                tail = self.tree.code(node)[len(self.tree.code(inner)) :]
+                items = frame + tail
+        if not isinstance(mask, cst.Comparison) or len(mask.comparisons) != 1:
+            return None
+        if not isinstance(mask.comparisons[0].operator, cst.Equal):
+            return None
+        sides = [mask.left, mask.comparisons[0].comparator]
+        column = [s for s in sides if self.tree.code(s).startswith(frame) and _word(s) != user]
+        if len(column) != 1 or user not in (_word(sides[0]), _word(sides[1])):
+            return None
+        if not isinstance(column[0], (cst.Subscript, cst.Attribute)):
+            return None
+        if self.tree.code(column[0].value) != frame or user in _words([column[0]]):
+            return None
+        return self.tree.code(column[0]), items
+
+    # -- so many pairs ---------------------------------------------------------------------
+
+    def _pairs(self, loop: cst.CSTNode, call: cst.Call) -> PairDraws:
+        function = self.tree.function(loop)
+        statements = _body(loop)
+        draws, test, body = self._drawn_pair(statements, loop)
+        first, second = _pair(test.left)
+        by_name = {name: draw for name, draw in draws}
+        if set(by_name) != {first, second} or len(draws) != 2:
+            raise _Unclear("shape", loop, "more is drawn than a user and an item")
+        container = test.comparisons[0].comparator
+        self._fixed(container, set(by_name), test, "what is a positive depends on the draw")
+        seen, swapped = self._container(container, first, second, test)
+        user, item = (second, first) if swapped else (first, second)
+        rows = ""
+        if isinstance(loop, cst.While):
+            rows, count = self._growing(loop, body, function)
+        else:
+            count = self._times(loop)
+            if (_word(loop.target) or "") in _words(body):
+                raise _Unclear("shape", loop, "the number of the row is part of the row")
+        written = set(_assigned_names(body))
+        self._fixed(count, {user, item, *written}, loop, "how many rows are drawn changes")
+        for draw in by_name.values():
+            self._fixed(
+                cst.parse_expression(draw.items), {user, item, *written}, draw.call,
+                "what is drawn from changes from row to row",
+            )
+        if any(isinstance(n, (cst.Break, cst.Return, cst.Yield)) for s in body for n in walk(s)):
+            raise _Unclear("rows", loop, "the loop may end before all rows are drawn")
+        self._unchanged(body, [seen.code, by_name[user].items, by_name[item].items])
+        table = self._table(body, user, item, function, loop)
+        self._ends(function, loop, {user, item, *(written if table is None else set())})
+        return PairDraws(
+            function, loop, user, item, by_name[user].items, by_name[item].items, seen,
+            self.tree.code(count), by_name[user].seed, tuple(body), table,
+        )
+
+    def _drawn_pair(
+        self, statements: Sequence[cst.CSTNode], loop: cst.CSTNode
+    ) -> tuple[list[tuple[str, Draw]], cst.Comparison, list[cst.CSTNode]]:
+        """The draws at the head of a loop, the test of the pair, and what is done with it."""
+        draws, rest = self._leading_draws(statements)
+        after: list[cst.CSTNode] = []
+        inner = rest[0] if rest else None
+        if not draws and isinstance(inner, cst.While) and _is_true(inner.test):
+            after = rest[1:]  # while True: draw; if it is no positive: use it, and leave
+            draws, rest = self._leading_draws(_body(inner))
+            test, body = self._branch(rest, loop)
+            if not body or not isinstance(body[-1], cst.Break):
+                raise _Unclear("shape", inner, "the loop that draws again does not end plainly")
+            return draws, test, [*body[:-1], *after]
+        if isinstance(inner, cst.While):
+            test = inner.test
+            again, more = self._leading_draws(_body(inner))
+            same = sorted((n, d.items) for n, d in again) == sorted((n, d.items) for n, d in draws)
+            if not isinstance(test, cst.Comparison) or _in(test) is not True or more or not same:
+                raise _Unclear("shape", inner, "the loop that draws again does not draw the same")
+            return draws, test, rest[1:]
+        test, body = self._branch(rest, loop)
+        if isinstance(loop, cst.For):
+            raise _Unclear("rows", loop, "a row whose pair is a positive is left out")
+        return draws, test, body
+
+    def _branch(
+        self, statements: Sequence[cst.CSTNode], loop: cst.CSTNode
+    ) -> tuple[cst.Comparison, list[cst.CSTNode]]:
+        """`if pair not in positives: …`, or `if pair in positives: continue` and the rest."""
+        first = statements[0] if statements else None
+        if isinstance(first, cst.If) and first.orelse is None:
+            test, inside = first.test, list(statements_of(first.body))
+            known = isinstance(test, cst.Comparison) and _pair(test.left) is not None
+            if known and _in(test) is False and len(statements) == 1:
+                return test, inside
+            leaves = len(inside) == 1 and isinstance(inside[0], cst.Continue)
+            if known and _in(test) is True and leaves:
+                return test, list(statements[1:])
+        raise _Unclear("shape", first or loop, "what follows the draw is not understood")
+
+    def _leading_draws(
+        self, statements: Sequence[cst.CSTNode]
+    ) -> tuple[list[tuple[str, Draw]], list[cst.CSTNode]]:
+        found: list[tuple[str, Draw]] = []
+        rest = list(statements)
+        while rest:
+            name = _assigned_name(rest[0])
+            draw = self._draw(rest[0].value) if name else None
+            if name is None or draw is None:
+                break
+            found.append((name, draw))
+            rest.pop(0)
+        return found, rest
+
+    def _growing(
+        self, loop: cst.While, body: Sequence[cst.CSTNode], function: cst.CSTNode
+    ) -> tuple[str, cst.BaseExpression]:
+        """`while len(rows) < n`, where each pass puts one more into an empty list."""
+        rows = _word(loop.test.left.args[0].value)
+        count = loop.test.comparisons[0].comparator
+        grows = [s for s in body if _appended(s, rows) is not None]
+        others = [
+            n for s in body for n in walk(s) if isinstance(n, cst.Name) and n.value == rows
+        ]
+        if len(grows) != 1 or len(others) != 1:
+            raise _Unclear("rows", loop, "the list does not grow by one row at a time")
+        self._start(loop, rows, function)
+        return rows, count
+
+    def _start(self, loop: cst.CSTNode, rows: str, function: cst.CSTNode) -> cst.CSTNode:
+        """The statement that makes a list empty; nothing may fill it before the loop."""
+        before = [
+            n for n in walk(function)
+            if isinstance(n, cst.Name) and n.value == rows
+            and self.tree.order[n] < self.tree.order[loop]
+        ]
+        statement = self.tree.statement(before[-1]) if before else loop
+        empty = (
+            _assigned_name(statement) == rows
+            and self.tree.plain(statement.value) in ("[]", "list()")
+            and self.tree.block(statement) is self.tree.block(loop)
+        )
+        if not empty:
+            raise _Unclear("rows", loop, f"{rows} is not seen to be empty before the loop")
+        return statement
+
+    def _times(self, loop: cst.For) -> cst.BaseExpression:
+        iterated = self._untimed(loop.iter)
+        if isinstance(iterated, cst.Call) and self.names.dotted(iterated.func) in (
+            "range", "tqdm.trange", "tqdm.auto.trange"
+        ):
+            if len(iterated.args) == 1 and loop.orelse is None:
+                return iterated.args[0].value
+        raise _Unclear("rows", loop, "how many rows the loop draws is not a plain range")
+
+    def _container(
+        self, node: cst.BaseExpression, first: str, second: str, test: cst.Comparison
+    ) -> tuple[Seen, bool]:
+        """The positives that pairs are looked up in, as columns where a set was made of them."""
+        made = self._made(node)
+        columns = self._zipped(made) if made is not None else None
+        if columns is not None:
+            return Seen(f"({columns[0]}, {columns[1]})", True), False
+        plain = node
+        if isinstance(plain, cst.Call) and _attribute(plain.func) == "keys" and not plain.args:
+            plain = plain.func.value
+        if not isinstance(plain, (cst.Name, cst.Attribute)):
+            raise _Unclear("shape", test, "what the pair is looked up in is not understood")
+        pair = self.tree.code(test.left)
+        code = f"lambda {first}, {second}: {pair} in {self.tree.code(node)}"
+        return Seen(code, False), False
+
+    def _made(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
+        """The one value of a local name, where nothing else changes it."""
+        variable = self.names.variable(node) if isinstance(node, cst.Name) else None
+        bound = self.names.assignments.get(variable, []) if variable is not None else []
+        if len(bound) != 1 or bound[0].index is not None or bound[0].kind != "assign":
+            return None
+        if any(
+            isinstance(c.func, cst.Attribute) and c.func.attr.value in _MUTATORS
+            and _word(c.func.value) == node.value
+            for c in self.tree.all(cst.Call)
+        ):
+            return None
+        return bound[0].value
+
+    def _zipped(self, node: cst.BaseExpression) -> tuple[str, str] | None:
+        """The two columns of `set(zip(a, b))` and of a set of a matrix's rows."""
+        if isinstance(node, cst.SetComp) and node.for_in.inner_for_in is None:
+            pair, target = _pair(node.elt), _pair(node.for_in.target)
+            if node.for_in.ifs or pair is None or pair != target:
+                return None
+            return self._columns(node.for_in.iter)
+        if not isinstance(node, cst.Call) or self.names.dotted(node.func) not in (
+            "set", "frozenset", "list"
+        ):
+            return None
+        return self._columns(node.args[0].value) if len(node.args) == 1 else None
+
+    def _columns(self, node: cst.BaseExpression) -> tuple[str, str] | None:
+        if not isinstance(node, cst.Call) or len(node.args) != 2:
+            return None
+        first, second = (a.value for a in node.args)
+        dotted = self.names.dotted(node.func)
+        if dotted == "zip" and all(self._again(a) for a in (first, second)):
+            return self.tree.code(first), self.tree.code(second)
+        if dotted == "map" and self.names.dotted(first) == "tuple":
+            if isinstance(second, cst.Call) and _attribute(second.func) == "tolist":
+                matrix = self.tree.code(second.func.value)
+                if isinstance(second.func.value, (cst.Name, cst.Attribute)):
+                    return f"{matrix}[:, 0]", f"{matrix}[:, 1]"
+        return None
+
+    # -- rows of a table -------------------------------------------------------------------
+
+    def _table(
+        self,
+        body: Sequence[cst.CSTNode],
+        user: str,
+        item: str,
+        function: cst.CSTNode,
+        loop: cst.CSTNode,
+    ) -> TableRows | None:
+        """How a body that looks up features makes its row; None where it looks nothing up."""
+        lookups = []
+        for statement in body:
+            found = self._lookup(statement, {user, item})
+            if found is not None:
+                lookups.append(found)
+        searches = [
+            n for s in body for n in walk(s)
+            if isinstance(n, cst.Comparison) and isinstance(n.comparisons[0].operator, cst.Equal)
+            and {_word(n.left), _word(n.comparisons[0].comparator)} & {user, item}
+        ]
+        if not lookups and not searches:
+            return None
+        if len(lookups) != len(searches):
+            raise _Unclear("lookup", searches[0], "what is looked up for a row is not its first match")
+        held = {name for _, name, *_ in lookups}
+        append, row, rows = None, "", ""
+        for statement in body:
+            if any(statement is found[0] for found in lookups):
+                continue
+            if append is not None:
+                raise _Unclear("lookup", statement, "something is done after the row is complete")
+            name = _assigned_name(statement)
+            if name and isinstance(statement.value, cst.Dict) and not row:
+                row = name
+                self._values_of(statement.value, {user, item}, held)
+            elif self._fills(statement, row, held, {user, item}):
+                continue
+            else:
+                target = _appended_to(statement)
+                if target is None or not row or _word(_appended(statement, target)) != row:
+                    raise _Unclear("lookup", statement, "how the row is made is not understood")
+                append, rows = statement, target
+        if append is None:
+            raise _Unclear("lookup", body[-1], "the row is not put into a list")
+        start = self._start(loop, rows, function)
+        after = [
+            n for n in walk(function)
+            if isinstance(n, cst.Name) and n.value == rows
+            and self.tree.order[n] > self.tree.order[body[-1]]
+            and not self.tree.is_within(n, loop)
+        ]
+        for read in after:
+            argument = self.tree.parents[read]
+            call = self.tree.parents.get(argument)
+            is_frame = (
+                isinstance(call, cst.Call) and self.names.dotted(call.func) == "pandas.DataFrame"
+                and len(call.args) == 1
+            )
+            if not is_frame:
+                raise _Unclear("lookup", read, f"{rows} is used for more than a DataFrame")
+        if not after:
+            raise _Unclear("lookup", append, f"{rows} is not seen to become a DataFrame")
+        return TableRows(tuple(lookups), append, row, rows, start)
+
+    def _lookup(
+        self, statement: cst.CSTNode, ids: set[str]
+    ) -> tuple[cst.CSTNode, str, str, str, str] | None:
+        """`name = frame[frame[key] == id].iloc[0]`"""
+        name = _assigned_name(statement)
+        value = statement.value if name else None
+        if not isinstance(value, cst.Subscript) or _attribute(value.value) != "iloc":
+            return None
+        if self.tree.plain(value) != self.tree.plain(value.value) + "[0]":
+            return None
+        search = value.value.value
+        if not isinstance(search, cst.Subscript) or len(search.slice) != 1:
+            return None
+        frame = search.value.value if _attribute(search.value) == "loc" else search.value
+        mask = getattr(search.slice[0].slice, "value", None)
+        if not isinstance(mask, cst.Comparison) or len(mask.comparisons) != 1:
+            return None
+        column, wanted = mask.left, _word(mask.comparisons[0].comparator)
+        if not isinstance(mask.comparisons[0].operator, cst.Equal) or wanted not in ids:
+            return None
+        if not isinstance(column, cst.Subscript) or len(column.slice) != 1:
+            return None
+        if self.tree.code(column.value) != self.tree.code(frame):
+            return None
+        key = column.slice[0].slice.value
+        if set(_words([frame, key])) & ids:
+            return None
+        return statement, name, self.tree.code(frame), self.tree.code(key), wanted
+
+    def _values_of(self, row: cst.Dict, ids: set[str], held: set[str]) -> None:
+        """Each value of the row is a drawn id, a looked up feature, or the same for all rows."""
+        drawn = False
+        for element in row.elements:
+            value = getattr(element, "value", None)
+            if not isinstance(element, cst.DictElement):
+                raise _Unclear("lookup", element, "the row takes in another dict")
+            drawn = drawn or _word(value) in ids
+            if _word(value) not in ids and not self._same_for_all(value, ids, held):
+                raise _Unclear("lookup", value, "a value of the row is computed for each row")
+        if not drawn:
+            raise _Unclear("lookup", row, "the row does not hold the drawn ids")
+
+    def _same_for_all(self, value: cst.CSTNode, ids: set[str], held: set[str]) -> bool:
+        if isinstance(value, cst.Subscript):
+            return _word(value.value) in held and not set(_words([value.slice[0]])) & ids
+        if isinstance(value, cst.UnaryOperation):
+            value = value.expression
+        literal = isinstance(value, (cst.Integer, cst.Float, cst.SimpleString))
+        return literal or (_word(value) in ("True", "False", "None"))
+
+    def _fills(self, statement: cst.CSTNode, row: str, held: set[str], ids: set[str]) -> bool:
+        """`for column in frame.columns: row[column] = features[column]`, `if` or not; or one."""
+        if not row:
+            return False
+        if isinstance(statement, cst.For) and statement.orelse is None:
+            column = _word(statement.target)
+            if column is None or column in ids | held | {row} or set(_words([statement.iter])) & ids:
+                return False
+            return all(self._fills(s, row, held, ids) for s in _body(statement))
+        if isinstance(statement, cst.If) and statement.orelse is None:
+            if set(_words([statement.test])) & (ids | held | {row}):
+                return False
+            return all(self._fills(s, row, held, ids) for s in statements_of(statement.body))
+        if isinstance(statement, (cst.Continue, cst.Pass)):
+            return True
+        if isinstance(statement, cst.Assign) and len(statement.targets) == 1:
+            target = statement.targets[0].target
+            if isinstance(target, cst.Subscript) and _word(target.value) == row:
+                value = statement.value
+                return _word(value) in ids or self._same_for_all(value, ids, held)
+        return False
+
+    # -- for each row an item that is no positive ----------------------------------------------
+
+    def _per_row(self, inner: cst.CSTNode, call: cst.Call) -> RowDraw:
+        function = self.tree.function(inner)
+        if not isinstance(inner, cst.For) or inner.orelse is not None:
+            raise _Unclear("shape", inner, "rows are not drawn by a `for` loop")
+        item, first, retry, test = self._redrawn(inner, call)
+        chain: list[cst.For] = [inner]
+        while True:
+            parent = self.tree.parents.get(self.tree.parents[chain[0]])
+            if not isinstance(parent, cst.For) or parent.orelse is not None:
+                break
+            chain.insert(0, parent)
+        draw = self._draw(self._redraw_value(first, retry, item))
+        user, test_code, bound = self._user_of(test, item, chain)
+        chain, users = self._user_column(user, bound, chain)
+        last = chain[-1]
+        count = "1"
+        if len(chain) > 1 and not set(_words([last.target])) & bound:
+            number = self._times(last)
+            self._fixed(
+                number, {w for loop in chain for w in _assigned_names([loop])}, last,
+                "how many are drawn differs from row to row",
+            )
+            count, chain = self.tree.code(number), chain[:-1]
+        rows = users_code = None
+        users_code, rows = self._comprehension(users, chain)
+        changing = {w for loop in chain for w in _assigned_names([loop])}
+        self._fixed(
+            cst.parse_expression(draw.items), changing, draw.call,
+            "what is drawn from differs from row to row",
+        )
+        self._always_runs(chain, inner, first or retry)
+        container = test.comparisons[0].comparator
+        seen = self._row_seen(test, test_code, container)
+        self._unchanged([chain[0]], [seen.code, draw.items, users_code])
+        return RowDraw(
+            function, chain[0], item, first, retry, users_code, draw.items, seen, count,
+            draw.seed, rows,
+        )
+
+    def _redrawn(
+        self, inner: cst.For, call: cst.Call
+    ) -> tuple[str, cst.CSTNode | None, cst.While, cst.Comparison]:
+        """The drawn name, its first draw, the loop that draws again and its test."""
+        statements = _body(inner)
+        own = [
+            s for s in statements
+            if isinstance(s, cst.While) and any(self._draws_again(s, n) for n in [s])
+        ]
+        if len(own) != 1:
+            raise _Unclear("shape", self.tree.statement(call), "the draw and its test are not in one place")
+        retry = own[0]
+        inside = _body(retry)
+        if _is_true(retry.test):
+            draws, rest = self._leading_draws(inside)
+            plain = len(draws) == 1 and len(rest) == 1 and isinstance(rest[0], cst.If)
+            if plain and rest[0].orelse is None and isinstance(rest[0].test, cst.Comparison):
+                leaves = list(statements_of(rest[0].body))
+                if _in(rest[0].test) is False and len(leaves) == 1 and isinstance(leaves[0], cst.Break):
+                    return draws[0][0], None, retry, rest[0].test
+            raise _Unclear("shape", retry, "the loop that draws again does more than that")
+        index = statements.index(retry)
+        first = statements[index - 1] if index else None
+        draws, rest = self._leading_draws(inside)
+        item = _assigned_name(first) if first is not None else None
+        before = self._draw(first.value) if item else None
+        test = retry.test
+        same = before and len(draws) == 1 and not rest and draws[0][0] == item
+        if not same or draws[0][1].items != before.items or not isinstance(test, cst.Comparison):
+            raise _Unclear("shape", retry, "the loop that draws again does not draw the same")
+        if _in(test) is not True:
+            raise _Unclear("shape", retry, "the test of the draw is not understood")
+        return item, first, retry, test
+
+    def _draws_again(self, loop: cst.While, node: cst.CSTNode) -> bool:
+        return any(isinstance(n, cst.Call) and self._is_random(n) for n in walk(node))
+
+    def _redraw_value(
+        self, first: cst.CSTNode | None, retry: cst.While, item: str
+    ) -> cst.BaseExpression:
+        statement = first if first is not None else _body(retry)[0]
+        return statement.value
+
+    def _user_of(
+        self, test: cst.Comparison, item: str, chain: Sequence[cst.For]
+    ) -> tuple[str, str, set[str]]:
+        """The user as an expression of the loops' targets, and the test in terms of `user`."""
+        targets = {n.value for loop in chain for n in names_in(loop.target)}
+        local = {k: v for loop in chain for k, v in _locals_of(loop).items() if k not in targets}
+        pair = test.left
+        if isinstance(pair, (cst.Tuple, cst.List)):
+            others = [e.value for e in pair.elements if _word(e.value) != item]
+            if len(pair.elements) != 2 or len(others) != 1:
+                raise _Unclear("shape", test, "the test is not of a user and an item")
+            user = others[0]
+            name = _word(user) or "user"
+            code = self.tree.code(test.left)
+            code = code if _word(user) else code.replace(self.tree.code(user), name, 1)
+            whole = f"{code} in {self.tree.code(test.comparisons[0].comparator)}"
+            inlined = self._inlined(user, local)
+        else:
+            comparator = test.comparisons[0].comparator
+            inlined = self._inlined(comparator, local)
+            loose = [n.value for n in names_in(cst.parse_expression(inlined)) if n.value in targets]
+            if len(set(loose)) != 1:
+                raise _Unclear("shape", test, "the positives of the row's user are not seen")
+            name = loose[0]
+            whole = f"{item} in {inlined}"
+            inlined = name
+        bound = {n.value for n in names_in(cst.parse_expression(inlined))} & targets
+        if not bound:
+            raise _Unclear("shape", test, "the user is not known before the loop")
+        return inlined, f"lambda {name}, {item}: {whole}", bound
+
+    def _inlined(self, node: cst.BaseExpression, local: dict[str, cst.BaseExpression]) -> str:
+        """The code of an expression, with names that a loop binds once replaced by their value."""
+        code = self.tree.code(node)
+        for _ in range(4):
+            names = {n.value for n in names_in(cst.parse_expression(code))} & set(local)
+            for name in names:
+                value = self.tree.code(local[name])
+                simple = isinstance(local[name], (cst.Name, cst.Attribute, cst.Subscript, cst.Call))
+                value = value if simple else f"({value})"
+                code = re.sub(rf"(?<![\w.'\"]){name}(?![\w'\"])", lambda _: value, code)
+        return code
+
+    def _user_column(
+        self, user: str, bound: set[str], chain: list[cst.For]
+    ) -> tuple[list[cst.For], str]:
+        """The loops from the one that binds the user inwards."""
+        for index, loop in enumerate(chain):
+            if {n.value for n in names_in(loop.target)} & bound:
+                return chain[index:], user
+        raise _Unclear("shape", chain[-1], "the user is not known before the loop")
+
+    def _comprehension(
+        self, users: str, chain: Sequence[cst.For]
+    ) -> tuple[str, cst.BaseExpression | None]:
+        """The user of every row as code, and the outer iterable where it must be kept in a list."""
+        outer = self._untimed(chain[0].iter)
+        for loop in chain[1:]:
+            if not self._again(self._untimed(loop.iter)):
+                raise _Unclear("rows", loop, "what the loop runs over may be used up by one run")
+        column = self._iterated_column(outer, chain[0].target, users)
+        if column is not None and len(chain) == 1:
+            return column, None
+        rows = None if self._again(outer) else outer
+        if rows is not None and outer is not chain[0].iter:
+            raise _Unclear("rows", chain[0], "what the loop runs over may be used up by one run")
+        over = self.tree.code(outer) if rows is None else "rows"
+        if len(chain) == 1 and self.tree.code(chain[0].target) == users:
+            return over, rows
+        loops = [f"for {self.tree.code(chain[0].target)} in {over}"]
+        loops += [
+            f"for {self.tree.code(loop.target)} in {self.tree.code(self._untimed(loop.iter))}"
+            for loop in chain[1:]
+        ]
+        return f"[{users} {' '.join(loops)}]", rows
+
+    def _iterated_column(
+        self, outer: cst.BaseExpression, target: cst.BaseExpression, users: str
+    ) -> str | None:
+        """`frame[column]`, where the loop runs over `frame.iterrows()` and reads `row[column]`."""
+        pair = _pair(target)
+        if not isinstance(outer, cst.Call) or pair is None:
+            return None
+        if _attribute(outer.func) != "iterrows" or outer.args:
+            return None
+        value = cst.parse_expression(users)
+        as_int = isinstance(value, cst.Call) and _word(value.func) == "int" and len(value.args) == 1
+        if as_int:
+            value = value.args[0].value
+        if not isinstance(value, cst.Subscript) or _word(value.value) != pair[1]:
+            return None
+        key = cst.Module([]).code_for_node(value)[len(pair[1]) :]
+        return f"{self.tree.code(outer.func.value)}{key}{'.astype(int)' if as_int else ''}"
+
+    def _again(self, node: cst.BaseExpression) -> bool:
+        """Whether an iterable can surely be run through twice."""
+        if isinstance(node, cst.Call):
+            if self.names.dotted(node.func) in ("range", "list", "tuple", "set", "sorted", "len"):
+                return True
+            method = _attribute(node.func)
+            return method in {"keys", "items", "values", "iterrows", "itertuples", *_ARRAYS} and (
+                not node.args
+            )
+        if isinstance(node, (cst.List, cst.Tuple, cst.Set, cst.ListComp, cst.Subscript)):
+            return True
+        if _attribute(node) in {"values", "index", "columns"}:
+            return True
+        if isinstance(node, cst.Name):
+            made = self._made(node)
+            return made is not None and not isinstance(made, cst.Name) and self._again(made)
+        return False
+
+    def _always_runs(self, chain: Sequence[cst.For], inner: cst.For, draw: cst.CSTNode) -> None:
+        """Each row draws once: nothing leaves a round before the draw, or draws a second time."""
+        for node in walk(chain[0]):
+            if isinstance(node, (cst.Continue, cst.Break, cst.Return, cst.Yield)):
+                retry = any(isinstance(a, cst.While) for a in self._between(node, chain[0]))
+                if not retry and self.tree.order[node] < self.tree.order[draw]:
+                    raise _Unclear("rows", node, "a row may be left out before its draw")
+                if isinstance(node, cst.Yield):
+                    raise _Unclear("rows", node, "rows are given out one by one")
+        first = self.tree.statement(draw)
+        others = [
+            n for n in walk(chain[0])
+            if isinstance(n, cst.Call) and self._is_random(n)
+            and not self.tree.is_within(n, first)
+            and not any(isinstance(a, cst.While) for a in self._between(n, chain[0]))
+        ]
+        if others:
+            raise _Unclear("shape", others[0], "the loop draws something else as well")
+        retries = [
+            n for n in walk(chain[0])
+            if isinstance(n, cst.While) and self._draws_again(n, n)
+        ]
+        if len(retries) > 1:
+            raise _Unclear("shape", retries[1], "the loop draws in two places")
+
+    def _between(self, node: cst.CSTNode, outer: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        for ancestor in self.tree.ancestors(node):
+            if ancestor is outer:
+                return
+            yield ancestor
+
+    def _row_seen(
+        self, test: cst.Comparison, code: str, container: cst.BaseExpression
+    ) -> Seen:
+        pair = isinstance(test.left, (cst.Tuple, cst.List))
+        made = self._made(container) if pair else None
+        columns = self._zipped(made) if made is not None else None
+        if columns is not None:
+            item_first = code.split(":", 1)[0].split(",")[1].strip() == self.tree.code(
+                test.left.elements[0].value
+            )
+            one, two = reversed(columns) if item_first else columns
+            return Seen(f"({one}, {two})", True)
+        for node in walk(container):
+            harmless = isinstance(node, cst.Call) and _attribute(node.func) in ("get", "keys")
+            if isinstance(node, cst.Call) and not harmless and (
+                self.names.dotted(node.func) != "set" or node.args
+            ):
+                raise _Unclear("shape", node, "what the draw is looked up in is computed each time")
+        return Seen(code, False)
+
+    # -- what must hold of all ----------------------------------------------------------------
+
+    def _fixed(
+        self, node: cst.CSTNode, names: set[str], place: cst.CSTNode, detail: str
+    ) -> None:
+        if set(_words([node])) & names:
+            raise _Unclear("rows", place, detail)
+
+    def _unchanged(self, body: Sequence[cst.CSTNode], codes: Sequence[str]) -> None:
+        """Nothing in the body changes what is drawn from or excluded."""
+        roots = {w for code in codes for w in re.findall(r"[A-Za-z_]\w*", code)}
+        for statement in body:
+            for node in walk(statement):
+                changed = None
+                if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+                    if node.func.attr.value in _MUTATORS:
+                        changed = node.func.value
+                elif isinstance(node, (cst.AugAssign, cst.AssignTarget)):
+                    if isinstance(node.target, cst.Subscript) or isinstance(node, cst.AugAssign):
+                        changed = node.target
+                while isinstance(changed, cst.Subscript):
+                    changed = changed.value
+                name = _word(changed) or _attribute(changed) if changed is not None else None
+                if name in roots:
+                    raise _Unclear("changing", node, f"{name} changes from row to row")
+
+    def _ends(self, function: cst.CSTNode, loop: cst.CSTNode, names: set[str]) -> None:
+        """What the loop binds is not read after it."""
+        for node in walk(function):
+            if not isinstance(node, cst.Name) or node.value not in names:
+                continue
+            if self.tree.order[node] < self.tree.order[loop] or self.tree.is_within(node, loop):
+                continue
+            parent = self.tree.parents[node]
+            bound = isinstance(parent, (cst.AssignTarget, cst.For, cst.CompFor)) and (
+                getattr(parent, "target", None) is node
+            )
+            named = isinstance(parent, cst.Attribute) and parent.attr is node
+            if isinstance(parent, cst.Arg) and parent.keyword is node or named:
+                continue
+            if bound:
+                return
+            raise _Unclear("after", node, f"{node.value} is used after the loop")
+
+    def _untimed(self, node: cst.BaseExpression) -> cst.BaseExpression:
+        """What a progress bar runs over."""
+        if isinstance(node, cst.Call) and node.args and node.args[0].keyword is None:
+            dotted = self.names.dotted(node.func) or ""
+            if dotted.startswith("tqdm") and dotted.rpartition(".")[2] == "tqdm":
+                return node.args[0].value
+        return node
+
+
+# -- syntax ----------------------------------------------------------------------------------
+
+
+def _word(node: cst.CSTNode | None) -> str | None:
+    return node.value if isinstance(node, cst.Name) else None
+
+
+def _attribute(node: cst.CSTNode | None) -> str | None:
+    return node.attr.value if isinstance(node, cst.Attribute) else None
+
+
+def _name_of(function: cst.CSTNode) -> str:
+    return function.name.value if isinstance(function, cst.FunctionDef) else ""
+
+
+def _words(nodes: Sequence[cst.CSTNode]) -> list[str]:
+    return [n.value for node in nodes for n in names_in(node)]
+
+
+def _body(loop: Any) -> list[cst.CSTNode]:
+    return list(statements_of(loop.body))
+
+
+def _assigned_name(statement: cst.CSTNode) -> str | None:
+    """The name that a plain assignment binds."""
+    if isinstance(statement, cst.Assign) and len(statement.targets) == 1:
+        return _word(statement.targets[0].target)
+    if isinstance(statement, cst.AnnAssign) and statement.value is not None:
+        return _word(statement.target)
+    return None
+
+
+def _assigned_names(statements: Sequence[cst.CSTNode]) -> Iterator[str]:
+    """Every name that statements bind, loop targets too."""
+    for statement in statements:
+        for node in walk(statement):
+            if isinstance(node, (cst.AssignTarget, cst.For, cst.AugAssign, cst.AnnAssign)):
+                for name in walk(node.target):
+                    if isinstance(name, cst.Name):
+                        yield name.value
+                        if isinstance(node.target, (cst.Subscript, cst.Attribute)):
+                            break
+
+
+def _locals_of(loop: cst.For) -> dict[str, cst.BaseExpression]:
+    """Names that the body of a loop binds once, directly, with their values."""
+    every = list(_assigned_names(_body(loop)))
+    found = {}
+    for statement in _body(loop):
+        name = _assigned_name(statement)
+        if name and every.count(name) == 1:
+            found[name] = statement.value
+        elif isinstance(statement, cst.Assign) and len(statement.targets) == 1:
+            target, value = statement.targets[0].target, statement.value
+            parts = _parts(value, len(target.elements)) if isinstance(target, cst.Tuple) else []
+            for element, part in zip(target.elements if parts else (), parts):
+                name = _word(element.value)
+                if name and every.count(name) == 1:
+                    found[name] = part
+    return found
+
+
+def _parts(value: cst.BaseExpression, count: int) -> list[cst.BaseExpression]:
+    """What the names of `a, b = value` are bound to."""
+    if isinstance(value, (cst.Tuple, cst.List)):
+        return [e.value for e in value.elements] if len(value.elements) == count else []
+    if isinstance(value, (cst.Name, cst.Attribute, cst.Subscript)):
+        text = cst.Module([]).code_for_node(value)
+        return [cst.parse_expression(f"{text}[{index}]") for index in range(count)]
+    return []
+
+
+def _pair(node: cst.CSTNode | None) -> list[str] | None:
+    """The names of a pair of two plain names."""
+    if not isinstance(node, (cst.Tuple, cst.List)) or len(node.elements) != 2:
+        return None
+    names = [_word(e.value) for e in node.elements]
+    return names if all(names) else None
+
+
+def _in(node: cst.Comparison) -> bool | None:
+    """True for `in`, False for `not in`, None for any other comparison."""
+    if len(node.comparisons) != 1:
+        return None
+    operator = node.comparisons[0].operator
+    if isinstance(operator, cst.In):
+        return True
+    return False if isinstance(operator, cst.NotIn) else None
+
+
+def _is_true(node: cst.CSTNode) -> bool:
+    return _word(node) == "True" or (isinstance(node, cst.Integer) and node.value == "1")
+
+
+def _is_counting(loop: cst.While) -> bool:
+    """`while len(rows) < n`"""
+    test = loop.test
+    if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
+        return False
+    left = test.left
+    return (
+        isinstance(test.comparisons[0].operator, cst.LessThan)
+        and isinstance(left, cst.Call) and _word(left.func) == "len" and len(left.args) == 1
+        and _word(left.args[0].value) is not None and loop.orelse is None
+    )
+
+
+def _appended_to(statement: cst.CSTNode) -> str | None:
+    """The list that `rows.append(row)` grows."""
+    call = statement.value if isinstance(statement, cst.Expr) else None
+    if isinstance(call, cst.Call) and _attribute(call.func) == "append" and len(call.args) == 1:
+        return _word(call.func.value)
+    return None
+
+
+def _appended(statement: cst.CSTNode, rows: str | None) -> cst.BaseExpression | None:
+    if rows is not None and _appended_to(statement) == rows:
+        return statement.value.args[0].value
+    return None
+
+
+def _is_split(call: cst.Call) -> bool:
+    """`train_test_split(rows)`, `random_split(data, …)`, `folds.split(rows)`; no text's `split`."""
+    name = _word(call.func) or _attribute(call.func) or ""
+    if name == "sample":
+        return any(a.keyword is not None and a.keyword.value == "frac" for a in call.args)
+    texts = call.args and isinstance(call.args[0].value, cst.SimpleString)
+    return "split" in name.lower() and bool(call.args) and not texts
+
+
+def _range(bounds: Sequence[str]) -> str:
+    return f"range({', '.join(bounds)})"
