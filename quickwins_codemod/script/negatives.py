@@ -478,6 +478,8 @@ class _Reader:
             if pair is None:
                 continue
             users, items = (self._encoding_of(n, encodings) for n in pair)
+            if users is None and items is None:
+                continue  # no ids anywhere, as with two views of an image
             yield InBatch(
                 call, logits, items.ids if items is not None else None,
                 users.ids if users is not None else None,

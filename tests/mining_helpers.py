@@ -1,0 +1,140 @@
+"""Runs rewritten training scripts and records what was mined in them."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quickwins_codemod import bundle, pipeline
+from quickwins_codemod.settings import Settings
+from quickwins_codemod.transform import all_transforms
+from quickwins_codemod.verdict import FileOutcome
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+PAIRS = FIXTURES / "pairs" / "hard_negatives"
+REFUSED = FIXTURES / "refused" / "hard_negatives"
+RULE = "hard-negatives"
+
+
+def look_at(
+    source: str | bytes, folder: Path, select: tuple[str, ...] = (RULE,), file: str = "train.py", **options
+) -> FileOutcome:
+    """What the tool says of one file that stands alone in a folder; options: of this rule."""
+    path = folder / file
+    path.write_bytes(source if isinstance(source, bytes) else source.encode())
+    rules = {t.rule: t.options_type(**(options if t.rule == RULE else {})) for t in all_transforms()}
+    context = pipeline.Context(
+        folder.resolve(), folder.resolve(), Settings(rules=rules, select=select)
+    )
+    outcome = pipeline.process(path.resolve(), context)
+    if outcome is None:
+        return FileOutcome(file, "unchanged", before=path.read_bytes())
+    return outcome
+
+
+def said(outcome: FileOutcome) -> list[str]:
+    return [f"{v.line}: {v.status} {v.code} {v.message}" for v in outcome.verdicts]
+
+
+def codes(outcome: FileOutcome, *statuses: str) -> list[str]:
+    return [v.code for v in outcome.verdicts if not statuses or v.status in statuses]
+
+
+@dataclass
+class Mined:
+    """One call of `mine`: users and positives may be None, the pool's range is [low, high)."""
+
+    users: object
+    positives: object
+    labels: object
+    drawn: object
+    result: object
+    by_history: bool
+    seen: object
+    low: int
+    high: int
+
+
+@dataclass
+class Record:
+    """What one run did: calls of the runtime, and optimizer steps."""
+
+    mined: list[Mined] = field(default_factory=list)
+    ranked: list[float] = field(default_factory=list)
+    masked: list[tuple] = field(default_factory=list)
+    statistics: list[dict] = field(default_factory=list)
+    made: int = 0
+    steps: int = 0
+    parameters: list = field(default_factory=list)
+
+
+def train(path: Path, runtime: Path | None = None) -> Record:
+    """Run a script in this process."""
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    torch.set_num_threads(1)
+    record = Record()
+    saved_path, saved_argv = sys.path[:], sys.argv
+    sys.argv = [str(path)]
+    hook = register_optimizer_step_post_hook(
+        lambda optimizer, *_: _stepped(record, optimizer)
+    )
+    if runtime is not None:
+        sys.path.insert(0, str(runtime))
+        _watch(importlib.import_module(f"{bundle.PACKAGE}.negatives").HardNegatives, record)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        hook.remove()
+        sys.path[:], sys.argv = saved_path, saved_argv
+        for name in list(sys.modules):
+            if name.partition(".")[0] == bundle.PACKAGE:
+                del sys.modules[name]
+    return record
+
+
+def _stepped(record: Record, optimizer) -> None:
+    record.steps += 1
+    record.parameters = [
+        p.detach().clone() for group in optimizer.param_groups for p in group["params"]
+    ]
+
+
+def _watch(cls, record: Record) -> None:
+    """Note every call of the runtime's methods; the module is thrown away after the run."""
+    made, mine, ranking_loss = cls.__init__, cls.mine, cls.ranking_loss
+    mask, statistics = cls.mask_in_batch, cls.statistics
+
+    def watched_init(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        record.made += 1
+
+    def watched_mine(self, model, users, drawn, positives=None, **kwargs):
+        result = mine(self, model, users, drawn, positives, **kwargs)
+        record.mined.append(Mined(
+            users.clone(), positives, kwargs.get("labels"), drawn.clone(), result.clone(),
+            self.seen.by_history, self.seen, self.low, self.high,
+        ))
+        return result
+
+    def watched_loss(self, *args, **kwargs):
+        loss = ranking_loss(self, *args, **kwargs)
+        record.ranked.append(float(loss.detach()))
+        return loss
+
+    def watched_mask(self, logits, items, users=None):
+        result = mask(self, logits, items, users)
+        record.masked.append((logits.detach().clone(), items, users, result.detach().clone()))
+        return result
+
+    def watched_statistics(self):
+        found = statistics(self)
+        record.statistics.append(found)
+        return found
+
+    cls.__init__, cls.mine, cls.ranking_loss = watched_init, watched_mine, watched_loss
+    cls.mask_in_batch, cls.statistics = watched_mask, watched_statistics
