@@ -925,19 +925,21 @@ class _Table:
                 text += f"{name} = {call}({frame}, {key}, {wanted})\n"
             elif statement is table.append:
                 text = self._above(statement, False)
-                text += f"{table.rows} = {table.row} if {site.user} else []\n"
+                text += f"{table.rows} = {table.row} if {site.user} else []  # no row, no column\n"
             lines.append(text)
         self._replace_loop("".join(lines))
         self.edits.append(Remove(table.start))
 
     def _one_by_one(self, arguments: list[str]) -> None:
         """Draw above the loop, and take one of the drawn items where the loop drew."""
+        from quickwins_codemod.script.rowdraws import ROWS
+
         site = self.site
         name = self._fresh("drawn")
         text = ""
         if site.rows is not None:
             rows = self._fresh("rows")
-            arguments = [re.sub(r"\brows\b", rows, arguments[0]), *arguments[1:]]
+            arguments = [arguments[0].replace(ROWS, rows), *arguments[1:]]
             text = f"{rows} = list({self.tree.code(site.rows)})\n"
             self.edits.append(Replace(site.rows, rows))
         call = self._call(self._runtime("unseen_items"), arguments, len(f"{name} = iter([1])"))
@@ -948,6 +950,8 @@ class _Table:
             self.edits += [InsertBefore(site.retry, taken, below_comment=True), Remove(site.retry)]
         else:
             self.edits += [Replace(site.first, taken), Remove(site.retry)]
+        for statement in self.reader.unread_locals(site):
+            self._remove(statement)
 
     def _replace_loop(self, text: str) -> None:
         self.edits += [InsertBefore(self.site.loop, text), Remove(self.site.loop)]
@@ -959,12 +963,16 @@ class _Table:
         function = self.site.function
         if not isinstance(function, cst.FunctionDef) or not self.columns:
             return
-        gone = self.site.loop if self.edits[-1].node is self.site.loop else self.site.retry
+        gone = getattr(self.site, "retry", self.site.loop)
         for statement in self.reader.unread_pairs(function, gone):
-            siblings = self.tree.siblings(statement)
-            following = siblings[siblings.index(statement) + 1 :]
-            own = not following or bool(self.tree.line_node(following[0]).leading_lines)
-            self.edits.append(Remove(statement, topic="." if own else None))
+            self._remove(statement)
+
+    def _remove(self, statement: cst.CSTNode) -> None:
+        """Take a statement out, with the comment above it where that is about nothing else."""
+        siblings = self.tree.siblings(statement)
+        following = siblings[siblings.index(statement) + 1 :]
+        own = not following or bool(self.tree.line_node(following[0]).leading_lines)
+        self.edits.append(Remove(statement, topic="." if own else None))
 
     # -- its text --------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from quickwins_codemod.script.tree import LOOPS, statements_of, walk
 
 #: Anything below 2**31 - 1 is a seed for every generator.
 _BOUND = "2**31 - 1"
+#: Stands in code for the name of a list that is yet to be made.
+ROWS = "__rows__"
 _DRAWS = {"choice", "randint", "random_integers", "randrange", "sample", "choices", "integers"}
 _STREAMS = {
     "numpy.random": "numpy", "random": "random", "torch": "torch",
@@ -36,6 +38,9 @@ _MUTATORS = {
 _FOREIGN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
 #: Calls that give the same values in another container, or as an array of them.
 _WRAPPERS = {"list", "tuple", "sorted", "set", "frozenset", "numpy.array", "numpy.asarray"}
+_PURE = {
+    "len", "min", "max", "int", "float", "str", "range", "zip", "numpy.setdiff1d", "numpy.unique",
+}
 _ARRAYS = {"unique", "values", "tolist", "to_list", "to_numpy"}
 
 
@@ -116,7 +121,8 @@ class RowDraw:
 
     first: the first draw, whose place one of the items drawn before takes; retry: the loop that
     draws again, or the whole loop where that draws first too. users: the user of each row, as
-    code. rows: the expression of the outermost loop, where it can be run through only once.
+    code. rows: what the outermost loop runs over, where that may be used up by one run; it is
+    ROWS in `users`.
     """
 
     function: cst.CSTNode
@@ -203,6 +209,30 @@ class RowDraws:
             if not reads:
                 found.append(statement)
         return found
+
+    def unread_locals(self, site: RowDraw) -> list[cst.CSTNode]:
+        """The statements in the loops whose values only the test of the draw reads."""
+        found: list[cst.CSTNode] = []
+        gone: list[cst.CSTNode] = [site.retry]
+        statements = [
+            n for n in walk(site.loop)
+            if _assigned_name(n) is not None and n is not site.first and self._is_pure(n)
+            and not self.tree.is_within(n, site.retry)
+        ]
+        for statement in reversed(statements):
+            name = _assigned_name(statement)
+            mentions = [
+                n for n in walk(site.function)
+                if isinstance(n, cst.Name) and n.value == name
+                and not any(self.tree.is_within(n, g) for g in (*gone, statement))
+            ]
+            if name in self._read_in(gone) and not mentions:
+                found.append(statement)
+                gone.append(statement)
+        return found
+
+    def _read_in(self, nodes: Sequence[cst.CSTNode]) -> set[str]:
+        return {w for node in nodes for w in _words([node])}
 
     def words(self, function: cst.CSTNode) -> set[str]:
         """Every name in a function."""
@@ -339,6 +369,7 @@ class RowDraws:
         loops = [
             a for a in self.tree.ancestors(call)
             if isinstance(a, LOOPS) and self.tree.function(a) is function
+            and self.tree.is_within(call, a.body)
         ]
         if not loops or any(self._trains(loop) for loop in loops):
             return
@@ -541,7 +572,8 @@ class RowDraws:
                 "what is drawn for a user is not put into rows by a loop at the end",
             )
         item = _word(consumer.target)
-        drawn = _word(consumer.iter)
+        is_direct = self._unwrapped(consumer.iter, {}, arrays=True) is call
+        drawn = "" if is_direct else _word(consumer.iter)
         if item is None or drawn is None:
             raise _Unclear("shape", consumer, "the loop over the drawn items is not understood")
         short = self._only_defines(statements[:-1], drawn, call, local)
@@ -579,15 +611,32 @@ class RowDraws:
         for statement in statements:
             if isinstance(statement, cst.If) and self.tree.is_within(call, statement):
                 short = self._all_or_some(statement, drawn, call, local)
-            elif _assigned_name(statement) is None:
+            elif _assigned_name(statement) is None or not self._is_pure(statement, call):
                 raise _Unclear("shape", statement, "something else is done for each user")
             elif _assigned_name(statement) == drawn and isinstance(statement.value, cst.IfExp):
                 chosen = statement.value
-                self._guards(chosen.test, call, local, self.tree.is_within(call, chosen.body))
-                rest = chosen.orelse if self.tree.is_within(call, chosen.body) else chosen.body
-                self._is_rest(rest, call, local)
+                draws_first = self.tree.is_within(call, chosen.body)
+                self._guards(chosen.test, call, local, draws_first)
+                sides = [chosen.body, chosen.orelse]
+                self._is_all(sides[0 if draws_first else 1], call)
+                self._is_rest(sides[1 if draws_first else 0], call, local)
                 short = True
+            elif self.tree.is_within(call, statement):
+                self._is_all(statement.value, call)
         return short
+
+    def _is_all(self, node: cst.BaseExpression, call: cst.Call) -> None:
+        if self._unwrapped(node, {}, arrays=True) is not call:
+            raise _Unclear("shape", node, "more is done with the draw than to run over it")
+
+    def _is_pure(self, node: cst.CSTNode, *known: cst.CSTNode) -> bool:
+        """Whether all calls, besides the known ones, only compute a value."""
+        return all(
+            call in known
+            or self.names.dotted(call.func) in _WRAPPERS | _PURE
+            or _attribute(call.func) in _ARRAYS | {"get", "difference", "isin", "keys", "item"}
+            for call in self.tree.calls_within(node)
+        )
 
     def _all_or_some(
         self, branch: cst.If, drawn: str, call: cst.Call, local: dict[str, cst.BaseExpression]
@@ -600,6 +649,7 @@ class RowDraws:
             raise _Unclear("shape", branch, "a user with few items left is treated in its own way")
         draws_first = self.tree.is_within(call, both[0][0])
         self._guards(branch.test, call, local, draws_first)
+        self._is_all(both[0 if draws_first else 1][0].value, call)
         self._is_rest(both[1 if draws_first else 0][0].value, call, local)
         return True
 
@@ -756,7 +806,7 @@ class RowDraws:
             raise _Unclear("rows", loop, "the loop may end before all rows are drawn")
         self._unchanged(body, [seen.code, by_name[user].items, by_name[item].items])
         table = self._table(body, user, item, function, loop)
-        self._ends(function, loop, {user, item, *(written if table is None else set())})
+        self._ends(function, loop, {user, item, *written})
         return PairDraws(
             function, loop, user, item, by_name[user].items, by_name[item].items, seen,
             self.tree.code(count), by_name[user].seed, tuple(body), table,
@@ -823,6 +873,12 @@ class RowDraws:
         """`while len(rows) < n`, where each pass puts one more into an empty list."""
         rows = _word(loop.test.left.args[0].value)
         count = loop.test.comparisons[0].comparator
+        for statement in body:
+            for node in walk(statement):
+                if isinstance(node, cst.Continue) and next(
+                    a for a in self.tree.ancestors(node) if isinstance(a, LOOPS)
+                ) is loop:
+                    raise _Unclear("rows", node, "a drawn pair may be left out")
         grows = [s for s in body if _appended(s, rows) is not None]
         others = [
             n for s in body for n in walk(s) if isinstance(n, cst.Name) and n.value == rows
@@ -862,8 +918,7 @@ class RowDraws:
         self, node: cst.BaseExpression, first: str, second: str, test: cst.Comparison
     ) -> tuple[Seen, bool]:
         """The positives that pairs are looked up in, as columns where a set was made of them."""
-        made = self._made(node)
-        columns = self._zipped(made) if made is not None else None
+        columns = self._set_columns(node, test)
         if columns is not None:
             return Seen(f"({columns[0]}, {columns[1]})", True), False
         plain = node
@@ -874,6 +929,30 @@ class RowDraws:
         pair = self.tree.code(test.left)
         code = f"lambda {first}, {second}: {pair} in {self.tree.code(node)}"
         return Seen(code, False), False
+
+    def _set_columns(
+        self, node: cst.BaseExpression, place: cst.CSTNode
+    ) -> tuple[str, str] | None:
+        """The columns that a set was made of, where they are still the same at a place below."""
+        made = self._made(node)
+        columns = self._zipped(made) if made is not None else None
+        function = self.tree.function(place)
+        if columns is None or self.tree.function(made) is not function:
+            return None
+        start, end = self.tree.order[self.tree.statement(made)], self.tree.order[place]
+        roots = {w for code in columns for w in re.findall(r"[A-Za-z_]\w*", code)}
+        for statement in walk(function):
+            if not start < self.tree.order[statement] < end:
+                continue
+            in_place = isinstance(statement, cst.Arg) and statement.keyword is not None and (
+                statement.keyword.value == "inplace"
+            )
+            bound = isinstance(statement, (cst.AssignTarget, cst.AugAssign, cst.For))
+            if in_place or bound and roots & {
+                n.value for n in walk(statement.target) if isinstance(n, cst.Name)
+            }:
+                return None
+        return columns
 
     def _made(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
         """The one value of a local name, where nothing else changes it."""
@@ -1067,7 +1146,7 @@ class RowDraws:
                 break
             chain.insert(0, parent)
         draw = self._draw(self._redraw_value(first, retry, item))
-        user, test_code, bound = self._user_of(test, item, chain)
+        user, seen, bound = self._user_of(test, item, chain)
         chain, users = self._user_column(user, bound, chain)
         last = chain[-1]
         count = "1"
@@ -1078,7 +1157,8 @@ class RowDraws:
                 "how many are drawn differs from row to row",
             )
             count, chain = self.tree.code(number), chain[:-1]
-        rows = users_code = None
+        if not self._is_pure(cst.parse_expression(users)):
+            raise _Unclear("rows", chain[0], "the user of a row is computed by a call")
         users_code, rows = self._comprehension(users, chain)
         changing = {w for loop in chain for w in _assigned_names([loop])}
         self._fixed(
@@ -1086,8 +1166,6 @@ class RowDraws:
             "what is drawn from differs from row to row",
         )
         self._always_runs(chain, inner, first or retry)
-        container = test.comparisons[0].comparator
-        seen = self._row_seen(test, test_code, container)
         self._unchanged([chain[0]], [seen.code, draw.items, users_code])
         return RowDraw(
             function, chain[0], item, first, retry, users_code, draw.items, seen, count,
@@ -1139,34 +1217,64 @@ class RowDraws:
 
     def _user_of(
         self, test: cst.Comparison, item: str, chain: Sequence[cst.For]
-    ) -> tuple[str, str, set[str]]:
-        """The user as an expression of the loops' targets, and the test in terms of `user`."""
+    ) -> tuple[str, Seen, set[str]]:
+        """The user as an expression of the loops' targets, the positives, and those targets."""
         targets = {n.value for loop in chain for n in names_in(loop.target)}
         local = {k: v for loop in chain for k, v in _locals_of(loop).items() if k not in targets}
-        pair = test.left
+        pair, container = test.left, test.comparisons[0].comparator
         if isinstance(pair, (cst.Tuple, cst.List)):
             others = [e.value for e in pair.elements if _word(e.value) != item]
             if len(pair.elements) != 2 or len(others) != 1:
                 raise _Unclear("shape", test, "the test is not of a user and an item")
-            user = others[0]
-            name = _word(user) or "user"
-            code = self.tree.code(test.left)
-            code = code if _word(user) else code.replace(self.tree.code(user), name, 1)
-            whole = f"{code} in {self.tree.code(test.comparisons[0].comparator)}"
-            inlined = self._inlined(user, local)
+            user = self._inlined(others[0], local)
+            seen = self._pairs_seen(test, others[0], item, local)
         else:
-            comparator = test.comparisons[0].comparator
-            inlined = self._inlined(comparator, local)
-            loose = [n.value for n in names_in(cst.parse_expression(inlined)) if n.value in targets]
-            if len(set(loose)) != 1:
+            container = self._unwrapped(container, local, arrays=True)
+            code = self._inlined(container, local)
+            loose = {n.value for n in names_in(cst.parse_expression(code))} & targets
+            if len(loose) != 1:
                 raise _Unclear("shape", test, "the positives of the row's user are not seen")
-            name = loose[0]
-            whole = f"{item} in {inlined}"
-            inlined = name
-        bound = {n.value for n in names_in(cst.parse_expression(inlined))} & targets
+            user = loose.pop()
+            columns = self._filtered(container, user)
+            seen = Seen(f"lambda {user}, {item}: {item} in {code}", False)
+            if columns is not None:
+                seen = Seen(f"({columns[0]}, {columns[1]})", True)
+            else:
+                self._is_looked_up(container)
+        bound = {n.value for n in names_in(cst.parse_expression(user))} & targets
         if not bound:
             raise _Unclear("shape", test, "the user is not known before the loop")
-        return inlined, f"lambda {name}, {item}: {whole}", bound
+        return user, seen, bound
+
+    def _pairs_seen(
+        self,
+        test: cst.Comparison,
+        user: cst.BaseExpression,
+        item: str,
+        local: dict[str, cst.BaseExpression],
+    ) -> Seen:
+        """The positives that `(user, item)` is looked up in."""
+        container = test.comparisons[0].comparator
+        self._fixed(container, set(local), test, "the positives change from row to row")
+        columns = self._set_columns(container, test)
+        if columns is not None:
+            is_second = _word(test.left.elements[0].value) == item
+            one, two = reversed(columns) if is_second else columns
+            return Seen(f"({one}, {two})", True)
+        self._is_looked_up(container)
+        name = _word(user) or "user"
+        parts = [name if e.value is user else item for e in test.left.elements]
+        left, right = ("[", "]") if isinstance(test.left, cst.List) else ("(", ")")
+        code = f"{left}{', '.join(parts)}{right} in {self.tree.code(container)}"
+        return Seen(f"lambda {name}, {item}: {code}", False)
+
+    def _is_looked_up(self, container: cst.CSTNode) -> None:
+        for call in self.tree.calls_within(container):
+            is_empty = self.names.dotted(call.func) == "set" and not call.args
+            if _attribute(call.func) not in ("get", "keys") and not is_empty:
+                raise _Unclear(
+                    "shape", call, "what the draw is looked up in is computed each time"
+                )
 
     def _inlined(self, node: cst.BaseExpression, local: dict[str, cst.BaseExpression]) -> str:
         """The code of an expression, with names that a loop binds once replaced by their value."""
@@ -1203,7 +1311,7 @@ class RowDraws:
         rows = None if self._again(outer) else outer
         if rows is not None and outer is not chain[0].iter:
             raise _Unclear("rows", chain[0], "what the loop runs over may be used up by one run")
-        over = self.tree.code(outer) if rows is None else "rows"
+        over = self.tree.code(outer) if rows is None else ROWS
         if len(chain) == 1 and self.tree.code(chain[0].target) == users:
             return over, rows
         loops = [f"for {self.tree.code(chain[0].target)} in {over}"]
@@ -1280,26 +1388,6 @@ class RowDraws:
                 return
             yield ancestor
 
-    def _row_seen(
-        self, test: cst.Comparison, code: str, container: cst.BaseExpression
-    ) -> Seen:
-        pair = isinstance(test.left, (cst.Tuple, cst.List))
-        made = self._made(container) if pair else None
-        columns = self._zipped(made) if made is not None else None
-        if columns is not None:
-            item_first = code.split(":", 1)[0].split(",")[1].strip() == self.tree.code(
-                test.left.elements[0].value
-            )
-            one, two = reversed(columns) if item_first else columns
-            return Seen(f"({one}, {two})", True)
-        for node in walk(container):
-            harmless = isinstance(node, cst.Call) and _attribute(node.func) in ("get", "keys")
-            if isinstance(node, cst.Call) and not harmless and (
-                self.names.dotted(node.func) != "set" or node.args
-            ):
-                raise _Unclear("shape", node, "what the draw is looked up in is computed each time")
-        return Seen(code, False)
-
     # -- what must hold of all ----------------------------------------------------------------
 
     def _fixed(
@@ -1328,6 +1416,7 @@ class RowDraws:
 
     def _ends(self, function: cst.CSTNode, loop: cst.CSTNode, names: set[str]) -> None:
         """What the loop binds is not read after it."""
+        names = set(names)
         for node in walk(function):
             if not isinstance(node, cst.Name) or node.value not in names:
                 continue
@@ -1341,7 +1430,8 @@ class RowDraws:
             if isinstance(parent, cst.Arg) and parent.keyword is node or named:
                 continue
             if bound:
-                return
+                names.discard(node.value)
+                continue
             raise _Unclear("after", node, f"{node.value} is used after the loop")
 
     def _untimed(self, node: cst.BaseExpression) -> cst.BaseExpression:
