@@ -10,6 +10,7 @@ negatives in `__getitem__` exist), starts no workers and does not iterate over t
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import sys
 from typing import Any, Callable, Iterator, Mapping, Sequence, Union
@@ -89,26 +90,56 @@ class Interactions:
         Users and items that the data do not hold are unseen.
         """
         keys = self._keys_on(items.device)
-        # Ids beyond the data would have the key of another pair, or overflow.
-        known = users.clamp(-1, self._max_user + 1)
-        wanted = known * self._width + items
+        wanted = self._first_keys(users) + items
         if not len(keys):
             return torch.zeros_like(wanted, dtype=torch.bool)
         found = keys[torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)] == wanted
+        # Other items would have the keys of other users.
         return found & (items >= 0) & (items < self._width)
+
+    def contain_all(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether each of the users [R] has seen each of the items [C]: bool [R, C]."""
+        items = items.to(torch.int64)
+        keys = self._keys_on(items.device)
+        first = self._first_keys(users)
+        start, end = torch.searchsorted(keys, torch.stack([first, first + self._width]))
+        lengths = end - start
+        # What the users have seen is mostly less than all pairs. Its size is known only to the
+        # device, and a GPU is quick at looking up all pairs.
+        if items.device.type != "cpu" or int(lengths.sum()) > len(users) * len(items):
+            return self.contain(users.unsqueeze(1), items.unsqueeze(0))
+        rows = torch.arange(len(users)).repeat_interleave(lengths)
+        offsets = start - lengths.cumsum(0) + lengths
+        seen = keys[torch.arange(len(rows)) + offsets[rows]] - first[rows]
+        ids, columns = torch.unique(items, return_inverse=True)
+        places = torch.searchsorted(ids, seen).clamp_(max=max(len(ids) - 1, 0))
+        hits = ids[places] == seen
+        table = torch.zeros(len(users), len(ids), dtype=torch.bool)
+        table[rows[hits], places[hits]] = True
+        return table[:, columns]
 
     def log_share(self, items: Tensor) -> Tensor:
         """Logarithm of each item's share of all interactions, float32; unseen ones count as one."""
+        items = items.to(torch.int64)
         if items.device not in self._log_shares:
             ids, counts = torch.unique(self._keys % self._width, return_counts=True)
             shares = counts.double().div(max(len(self), 1)).log().float()
             self._log_shares[items.device] = (ids.to(items.device), shares.to(items.device))
         ids, shares = self._log_shares[items.device]
-        rarest = -float(torch.tensor(max(len(self), 1)).double().log())
+        rarest = -math.log(max(len(self), 1))
         if not len(ids):
             return torch.full(items.shape, rarest, device=items.device)
         place = torch.searchsorted(ids, items).clamp_(max=len(ids) - 1)
         return torch.where(ids[place] == items, shares[place], rarest)
+
+    def _first_keys(self, users: Tensor) -> Tensor:
+        """Key of each user's item 0. Users beyond the data are taken for the next one, with none."""
+        if self.by_history:
+            raise ValueError(
+                "the data hold histories in place of user ids, so that users cannot be looked up: "
+                "pass the histories of the batch as its users"
+            )
+        return users.to(torch.int64).clamp(-1, self._max_user + 1) * self._width
 
     def _keys_on(self, device: torch.device) -> Tensor:
         if device not in self._moved:
@@ -143,13 +174,12 @@ def _read(
     return torch.cat([u for u, _, _ in parts]), torch.cat([i for _, i, _ in parts]), by_history
 
 
-def _parts(
-    data: Any, places: Sequence[tuple[str, Place]]
-) -> Iterator[tuple[Tensor, Tensor, bool]]:
+def _parts(data: Any, places: Sequence[tuple[str, Place]]) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """The interactions of the data at once, or a chunk of rows after the other."""
     collate: Callable[..., Any] | None = None
     chunk, batched = _CHUNK, False
-    if isinstance(data, DataLoader):
+    is_loader = isinstance(data, DataLoader)
+    if is_loader:
         if data.collate_fn not in (default_collate, default_convert):
             collate, batched = data.collate_fn, data.batch_sampler is not None
             chunk = data.batch_size or 1024 if batched else _CHUNK
@@ -159,7 +189,7 @@ def _parts(
             f"{type(data).__name__} is an IterableDataset, which cannot be read without using it "
             "up. Pass the training interactions as data=(user ids, item ids) instead."
         )
-    table = _table_columns(data, places)
+    table = None if is_loader else _table_columns(data, places)  # a loader takes all as rows
     if table is not None:
         yield _interactions(table)
         return
@@ -188,7 +218,7 @@ def _table_columns(data: Any, places: Sequence[tuple[str, Place]]) -> list[Tenso
     if is_matrix:
         data = tuple(data[:, column] for column in range(data.shape[1]))
     of_arrays = isinstance(data, (tuple, list)) and len(data) > 0 and all(map(_is_array, data))
-    if not (of_arrays or isinstance(data, (tuple, Mapping)) or hasattr(data, "columns")):
+    if not (of_arrays or isinstance(data, (tuple, Mapping)) or _is_frame(data)):
         return None
     columns = [_to_tensor(_pick(data, name, place), name) for name, place in places]
     lengths = [len(column) for column in columns]
@@ -243,7 +273,7 @@ def _attribute_columns(dataset: Any, places: Sequence[tuple[str, Place]]) -> lis
             column = column > 0 if name == "labels" else column
             if bool((column[probes] == wanted).all()):
                 matches.append(column)
-        if not matches or not all(torch.equal(matches[0], other) for other in matches[1:]):
+        if not matches or any(bool((matches[0] != other).any()) for other in matches[1:]):
             return None
         found.append(matches[0])
     return found
@@ -254,20 +284,20 @@ def _kept_columns(dataset: Any, length: int) -> Iterator[Tensor]:
     for kept in vars(dataset).values() if hasattr(dataset, "__dict__") else ():
         if isinstance(kept, Mapping):
             parts = list(kept.values())
-        elif hasattr(kept, "columns") and len(kept) == length:  # a data frame
+        elif _is_frame(kept):
             parts = [kept[name] for name in kept.columns]
         elif _is_array(kept) and len(kept.shape) == 2 and kept.shape[1] <= 32:
             parts = [kept[:, index] for index in range(kept.shape[1])]
         else:
             parts = [kept]
         for part in parts:
-            is_column = _is_array(part) and len(part.shape) == 1
-            if not is_column and not isinstance(part, (list, tuple)) or len(part) != length:
+            is_list = isinstance(part, (list, tuple)) and len(part) == length
+            if is_list and not isinstance(part[0], (int, float)):  # do not convert rows
                 continue
-            with contextlib.suppress(TypeError, ValueError, RuntimeError):
-                column = torch.as_tensor(getattr(part, "to_numpy", lambda: part)()).cpu()
-                if column.dim() == 1 and not column.is_complex():
-                    yield column
+            if not is_list and not (_is_array(part) and part.shape == (length,)):
+                continue
+            with contextlib.suppress(ValueError):
+                yield _to_tensor(part, "column")
 
 
 def _rows(dataset: Any, indices: Sequence[int]) -> list[Any]:
@@ -313,7 +343,9 @@ def _interactions(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor, bool]:
     by_history = False
     if users.dim() == 2 and users.shape[1] == 1:
         users = users[:, 0]
-    if users.dim() == 2 and not (users.shape == items.shape and bool((users == users[:, :1]).all())):
+    if users.dim() == 2 and not (
+        users.shape == items.shape and bool((users == users[:, :1]).all())
+    ):
         users, by_history = users.new_zeros(len(users)), True
     if items.dim() == 2 and users.dim() == 1:
         users = users.unsqueeze(1).expand_as(items)
@@ -335,8 +367,10 @@ def _interactions(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor, bool]:
 
 def _pick(row: Any, name: str, place: Place) -> Any:
     """What stands in a row, or a table of columns, at a position, key or attribute name."""
-    with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+    try:
         return row[place]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        pass
     if isinstance(place, str) and not isinstance(row, Mapping) and hasattr(row, place):
         return getattr(row, place)
     raise ValueError(
@@ -349,7 +383,7 @@ def _pick(row: Any, name: str, place: Place) -> Any:
 def _described(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} with the keys {', '.join(map(repr, value))}"
-    if hasattr(value, "columns"):
+    if _is_frame(value):
         return f"a {type(value).__name__} with the columns {', '.join(map(repr, value.columns))}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return f"a {type(value).__name__} with the fields {', '.join(value._fields)}"
@@ -372,6 +406,9 @@ def _to_tensor(column: Any, name: str) -> Tensor:
     """A column of numbers as a tensor on the CPU."""
     if hasattr(column, "to_numpy"):  # a column of a data frame
         column = column.to_numpy()
+    flags = getattr(column, "flags", None)  # of numpy: torch takes no reversed arrays, and warns of
+    if flags is not None and not (flags.writeable and flags.c_contiguous):  # those not writable
+        column = column.copy()
     try:
         return torch.as_tensor(column).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -392,6 +429,10 @@ def _whole(name: str, ids: Tensor) -> Tensor:
                 "the model takes"
             )
     return ids.to(torch.int64)
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "columns") and hasattr(value, "dtypes")
 
 
 def _is_array(value: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import Any, Callable, Iterator, Sequence, TypeVar, Union
+from typing import Any, Callable, ContextManager, Iterator, Sequence, TypeVar, Union
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +63,11 @@ class HardNegatives:
         warmup_steps: So many calls at first leave the negatives random.
         positives: Rows whose item `ranking_loss` ranks above the mined one: "all", or "liked" for
             those that are rated at least as high as the batch is on average.
-        scale: What `ranking_loss` multiplies score differences with; 20 suits scores in a range
-            of about 1 to 5 wide.
+        scale: What `ranking_loss` multiplies score differences with; 20 was measured on bounded
+            outputs (sigmoid, 5 * sigmoid), which hardly rank at 1.
         validation: Held-out interactions, found by the same places as in `data`. They are only
             counted in `statistics()`, and not excluded.
-        max_rows: Rows that the model scores at a time, which bounds the memory.
+        max_rows: Most rows that the model scores at a time, which bounds the memory.
         seed: Of the candidates. Each process of a distributed run draws its own. The global random
             streams are left alone.
 
@@ -120,6 +120,7 @@ class HardNegatives:
             None if validation is None else Interactions(validation, users, items, labels)
         )
         self._calls = 0
+        self._calls_noted = 0  # since the last statistics()
         self._checked = False
         self._by_history = self.seen.by_history
         self._generators: dict[torch.device, torch.Generator] = {}
@@ -232,13 +233,13 @@ class HardNegatives:
             mined, counts, is_random = self._unseen(model, users, items, score, encode)
             if self.positives == "liked":
                 counts = counts & (ratings >= ratings.float().mean()).reshape(-1)
-        scorer = _Scorer(model, score, None if score or callable(model) else encode)
+        scorer = _Scorer(model, score, encode if score is None and not callable(model) else None)
         both = scorer.flat(torch.cat([users, users]), torch.cat([items, mined]))
-        positive, negative = both.float().chunk(2)
+        positive, negative = both.chunk(2)
         gap = torch.where(counts, positive - negative, 0.0)
         losses = functional.softplus(-self.scale * gap) * counts
         with torch.no_grad():
-            self._note(users, mined.unsqueeze(1), is_random.unsqueeze(1), gap[counts])
+            self._note(users, mined.unsqueeze(1), is_random.unsqueeze(1), gap.detach(), counts)
         return losses.sum() / counts.sum().clamp(min=1)
 
     def mask_in_batch(self, logits: Tensor, items: Tensor, users: Tensor | None = None) -> Tensor:
@@ -252,7 +253,11 @@ class HardNegatives:
 
         Args:
             logits: Scores of row's user and column's item, [B, B].
-            items, users: Ids of the rows, [B] each.
+            items: Item ids of the rows, [B].
+            users: User ids [B] or histories [B, L]. Without them, seen items stay.
+
+        Raises:
+            ValueError: Shapes do not fit.
         """
         items = items.reshape(-1).to(logits.device)
         if logits.dim() != 2 or logits.shape != (len(items), len(items)):
@@ -261,9 +266,12 @@ class HardNegatives:
                 f"{len(items)} items, but got {tuple(logits.shape)}"
             )
         wrong = items.unsqueeze(0) == items.unsqueeze(1)
-        if users is not None:
-            users = users.reshape(-1).to(logits.device)
-            wrong |= self.seen.contain(users.unsqueeze(1), items.unsqueeze(0))
+        if users is not None and len(users) != len(items):
+            raise ValueError(f"there are {len(users)} users for {len(items)} items")
+        if users is not None and users.dim() == 2 and users.shape[1] > 1:
+            wrong |= _is_among(items.expand(wrong.shape), users.to(logits.device), self.max_rows)
+        elif users is not None:
+            wrong |= self.seen.contain_all(users.reshape(-1).to(logits.device), items)
         wrong.fill_diagonal_(False)
         corrected = logits - self.seen.log_share(items).to(logits.dtype)
         return corrected.masked_fill(wrong, torch.finfo(logits.dtype).min)
@@ -278,8 +286,10 @@ class HardNegatives:
 
         In a distributed run the numbers are of all processes, and all of them must call this.
         """
-        totals = torch.zeros(2, len(_STATISTICS)) if self._totals is None else self._totals
-        self._totals = None
+        totals = self._totals
+        if totals is None:
+            totals = torch.zeros(2, len(_STATISTICS), dtype=torch.float64)
+        self._totals, self._calls_noted = None, 0
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
             if distributed.get_backend() == "nccl":
@@ -326,15 +336,9 @@ class HardNegatives:
         if not drawn.numel() or self._checked and users.device.type != "cpu":
             return
         self._checked = True
-        for name, ids, least, end in (
-            ("user", users, 0, None),
-            ("item", drawn, low, high),
-        ):
-            smallest, largest = (int(bound) for bound in ids.aminmax())
-            if smallest < least or end is not None and largest >= end:
-                wrong = smallest if smallest < least else largest
-                limits = f"{least} and above" if end is None else f"{least} to {end - 1}"
-                raise ValueError(f"{name} id {wrong} is out of range: ids are {limits}")
+        if users.dim() == 1:  # histories may be padded with anything
+            _require_between("user", users, 0, None)
+        _require_between("item", drawn, low, high)
 
     def _mine(
         self,
@@ -356,11 +360,16 @@ class HardNegatives:
             self._note(rows, own, torch.ones_like(own, dtype=torch.bool))
             return own
         if positives is not None:
+            if positives.numel() % len(rows):
+                raise ValueError(
+                    f"positives of shape {tuple(positives.shape)} do not fit {len(rows)} rows: "
+                    "there must be the same number for each row"
+                )
             positives = positives.to(rows.device).reshape(len(rows), -1)
-        with _evaluating(model, score, encode):
+        with _evaluating(rows.device, model, score, encode):
             scorer = _Scorer(model, score, encode, self.max_rows)
             pool, scores = self._scored_pool(scorer, rows, own, size)
-            looks_at_gap = positives is not None and self._calls % _GAP_EVERY == 1
+            looks_at_gap = positives is not None and self._calls_noted % _GAP_EVERY == 0
             best = scorer(rows, positives).mean(1, keepdim=True) if looks_at_gap else None
         valid = self._valid(rows, pool, positives) & scores.isfinite()
         if count > 1:
@@ -368,8 +377,8 @@ class HardNegatives:
         chosen, is_random = self._choose(scores.masked_fill(~valid, -math.inf), count)
         usable = valid.any(1, keepdim=True)
         mined = torch.where(usable, pool.gather(1, chosen), own)
-        gap = None if best is None else (best - scores.gather(1, chosen))[usable.expand_as(own)]
-        self._note(rows, mined, is_random | ~usable, gap)
+        gap = None if best is None else best - scores.gather(1, chosen)
+        self._note(rows, mined, is_random | ~usable, gap, usable.expand_as(own))
         return mined
 
     def _scored_pool(
@@ -386,11 +395,7 @@ class HardNegatives:
         else:
             shared = torch.arange(self.low, self.high, device=rows.device)
         places = self._random(rows.device, more, 0, len(shared))
-        numbers = torch.arange(own.numel(), device=rows.device).reshape(own.shape)
-        scores = scorer.dot(
-            rows, torch.cat([own.flatten(), shared]), torch.cat([numbers, places + own.numel()], 1)
-        )
-        return torch.cat([own, shared[places]], 1), scores
+        return torch.cat([own, shared[places]], 1), scorer.dot(rows, own, shared, places)
 
     def _valid(self, rows: Tensor, pool: Tensor, positives: Tensor | None) -> Tensor:
         """Which candidates the row's user has not seen and are not what the row is about."""
@@ -447,7 +452,7 @@ class HardNegatives:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A hard item for each row, whether it is valid, and whether it is a random pick: [R]."""
         own = items.new_empty(len(items), 0)
-        with _evaluating(model, score, encode):
+        with _evaluating(users.device, model, score, encode):
             scorer = _Scorer(model, score, encode, self.max_rows)
             pool, scores = self._scored_pool(scorer, users, own, self.pool_size or 8)
         valid = self._valid(users, pool, items.unsqueeze(1)) & scores.isfinite()
@@ -475,17 +480,26 @@ class HardNegatives:
         return torch.rand(shape, generator=self._generator(device), device=device)
 
     def _note(
-        self, rows: Tensor, mined: Tensor, is_random: Tensor, gap: Tensor | None = None
+        self,
+        rows: Tensor,
+        mined: Tensor,
+        is_random: Tensor,
+        gap: Tensor | None = None,
+        has_gap: Tensor | None = None,
     ) -> None:
         """Add to the statistics, on the device, so that nothing waits for it."""
+        self._calls_noted += 1
+        none = (is_random.new_zeros(0), is_random.new_zeros(0))
+        parts = [none, (is_random, torch.ones_like(is_random)), none]  # as _STATISTICS
+        if gap is not None and has_gap is not None:
+            parts[0] = (torch.where(has_gap, gap, 0.0), has_gap)
+        if self.validation is not None and rows.dim() == 1 and not self.validation.by_history:
+            hits = self.validation.contain(rows.unsqueeze(1), mined)
+            parts[2] = (hits & ~is_random, ~is_random)
         exact = torch.float32 if rows.device.type == "mps" else torch.float64
-        totals = torch.zeros(2, len(_STATISTICS), dtype=exact, device=rows.device)
-        if gap is not None:
-            totals[0, 0], totals[1, 0] = gap.sum(), gap.numel()
-        totals[0, 1], totals[1, 1] = is_random.sum(), is_random.numel()
-        if self.validation is not None and rows.dim() == 1:
-            hits = self.validation.contain(rows.unsqueeze(1), mined) & ~is_random
-            totals[0, 2], totals[1, 2] = hits.sum(), (~is_random).sum()
+        totals = torch.stack(
+            [torch.stack([part.sum(dtype=exact) for part in column]) for column in zip(*parts)]
+        )
         self._totals = totals if self._totals is None else self._totals.to(totals.device) + totals
 
 
@@ -515,17 +529,16 @@ class _Scorer:
     def __call__(self, users: Tensor, items: Tensor) -> Tensor:
         """Scores of users [R] (or histories [R, L]) and their items [R, P]: float32 [R, P]."""
         if self.encode is not None:
-            numbers = torch.arange(items.numel(), device=items.device).reshape(items.shape)
-            return self.dot(users, items.flatten(), numbers)
-        repeated = users.repeat_interleave(items.shape[1], 0)
-        parts = zip(repeated.split(self.max_rows), items.flatten().split(self.max_rows))
+            return self.dot(users, items)
+        users, items_of_rows = users.repeat_interleave(items.shape[1], 0), items.flatten()
+        chunk = self._chunk(users)
+        parts = zip(users.split(chunk), items_of_rows.split(chunk))
         return torch.cat([self.flat(*part) for part in parts]).reshape(items.shape)
 
     def flat(self, users: Tensor, items: Tensor) -> Tensor:
         """Scores of users [n] and items [n] in one call: float32 [n]."""
         if self.encode is not None:
-            vectors = self._encoded(0, users, len(users)), self._encoded(1, items, len(items))
-            return (vectors[0] * vectors[1]).sum(-1)
+            return (self._encoded(0, users) * self._encoded(1, items)).sum(-1)
         try:
             output = self._score(users, items)
         except IndexError as error:
@@ -540,24 +553,49 @@ class _Scorer:
             )
         return output.reshape(-1).float()
 
-    def dot(self, users: Tensor, items: Tensor, numbers: Tensor) -> Tensor:
-        """Scores of users [R] and those of the items [M] that numbers [R, P] say: [R, P]."""
-        user_vectors = self._encoded(0, users, len(users))
-        item_vectors = self._encoded(1, items, len(items))
-        chunk = max(1, self.max_rows // numbers.shape[1])
-        return torch.cat(
-            [
-                (item_vectors[part] * vectors.unsqueeze(1)).sum(-1)
-                for part, vectors in zip(numbers.split(chunk), user_vectors.split(chunk))
-            ]
-        )
+    def dot(
+        self,
+        users: Tensor,
+        own: Tensor,
+        shared: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Scores of users [R], for their own items [R, k] and those at places [R, E] of shared [M].
 
-    def _encoded(self, which: int, ids: Tensor, length: int) -> Tensor:
+        Each item is encoded once. Returns float32 [R, k + E].
+        """
+        users_of_rows = self._encoded(0, users)
+        if shared is None or places is None:
+            shared, places = own.new_empty(0), own.new_empty(len(own), 0)
+        encoded = self._encoded(1, torch.cat([own.flatten(), shared]))
+        own_vectors = encoded[: own.numel()].unflatten(0, own.shape)
+        shared_vectors = encoded[own.numel() :]
+        # A product of all with all costs less than gathering vectors for many candidates.
+        multiplies = len(shared) <= 48 * places.shape[1]
+        width = own.shape[1] + (len(shared) if multiplies else places.shape[1])
+        chunk = max(1, self._chunk(users) // width)
+        scores = []
+        with _full_precision(users.device):
+            for vectors, its_own, at in zip(
+                users_of_rows.split(chunk), own_vectors.split(chunk), places.split(chunk)
+            ):
+                if multiplies:
+                    others = (vectors @ shared_vectors.T).gather(1, at)
+                else:
+                    others = (shared_vectors[at] * vectors.unsqueeze(1)).sum(-1)
+                scores.append(torch.cat([(its_own * vectors.unsqueeze(1)).sum(-1), others], 1))
+        return torch.cat(scores)
+
+    def _chunk(self, users: Tensor) -> int:
+        """Rows at a time: on a CPU as many as its cache takes, which is quicker there."""
+        return min(self.max_rows, 2**13) if users.device.type == "cpu" else self.max_rows
+
+    def _encoded(self, which: int, ids: Tensor) -> Tensor:
         """Vectors of users (0) or items (1): float32 [n, d]."""
         assert self.encode is not None
         encoder, name = self.encode[which], ("users", "items")[which]
         vectors = []
-        for part in ids.split(self.max_rows):
+        for part in ids.split(self._chunk(ids)):
             try:
                 output = encoder(part)
             except IndexError as error:
@@ -583,10 +621,10 @@ def _unwrapped(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _evaluating(model: Any, score: Any, encode: Any) -> Iterator[None]:
-    """Eval mode, without any trace: flags, random streams and autocast's cache are as before."""
-    owners = list(model) if isinstance(model, (tuple, list)) else [model]
-    owners += [getattr(part, "__self__", part) for part in (score, *(encode or ()))]
+def _evaluating(device: torch.device, model: Any, score: Any, encode: Any) -> Iterator[None]:
+    """Eval mode, without a trace: flags, random streams and autocast's cache are as before."""
+    parts = [*(model if isinstance(model, (tuple, list)) else [model]), score, *(encode or ())]
+    owners = [getattr(part, "__self__", part) for part in parts]  # of bound methods
     training = {
         module
         for owner in owners
@@ -594,20 +632,24 @@ def _evaluating(model: Any, score: Any, encode: Any) -> Iterator[None]:
         for module in owner.modules()
         if module.training
     }
-    caches = torch.is_autocast_cache_enabled()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
+    # Some models draw numbers in eval mode too, as by functional.dropout without its `training`.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             for module in training:  # not eval(), which a model may have made to do more
                 module.training = False
-            # Weights that are cast under no_grad have no graph, and the training forward in the
-            # same region would take them from the cache.
-            torch.set_autocast_cache_enabled(False)
             yield
         finally:
-            torch.set_autocast_cache_enabled(caches)
             for module in training:
                 module.training = True
+            # Weights that were cast under no_grad have no graph, and the training forward of the
+            # same autocast region would take them from here.
+            torch.clear_autocast_cache()
+
+
+def _full_precision(device: torch.device) -> ContextManager[Any]:
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _is_among(pool: Tensor, others: Tensor, max_rows: int) -> Tensor:
@@ -626,6 +668,14 @@ def _repeated(pool: Tensor) -> Tensor:
     return torch.zeros_like(again).scatter_(1, order, again)
 
 
+def _require_between(name: str, ids: Tensor, low: int, high: int | None) -> None:
+    smallest, largest = (int(bound) for bound in ids.aminmax())
+    if smallest < low or high is not None and largest >= high:
+        wrong = smallest if smallest < low else largest
+        allowed = f"{low} and above" if high is None else f"{low} to {high - 1}"
+        raise ValueError(f"{name} id {wrong} is out of range: {name} ids are to be {allowed}")
+
+
 def _require_one_each(name: str, values: Tensor, items: Tensor) -> None:
     if values.numel() != items.numel():
         raise ValueError(
@@ -634,7 +684,9 @@ def _require_one_each(name: str, values: Tensor, items: Tensor) -> None:
         )
 
 
-def _not_in_model(error: IndexError, users: Tensor | None = None, items: Tensor | None = None) -> IndexError:
+def _not_in_model(
+    error: IndexError, users: Tensor | None = None, items: Tensor | None = None
+) -> IndexError:
     ranges = [
         f"{name} ids {int(ids.min())} to {int(ids.max())}"
         for name, ids in (("user", users), ("item", items))
