@@ -101,15 +101,16 @@ def unseen_pairs(
     seen: Seen,
     count: float,
     *,
+    popularity: float = 0.0,
     score: Any = None,
     seed: Optional[int] = None,
 ) -> tuple[list[Any], list[Any]]:
-    """Draw `count` pairs of a user and an item that are no positives, evenly; one may come twice.
+    """Draw `count` pairs of a user and an item that are no positives; one may come twice.
 
     Args:
         users, items: The ids to draw from; a number n means 0 to n - 1.
-        seen, score, seed: As for `unseen_items`. With `score`, the users are drawn first and the
-            item of each is the highest of 8 candidates.
+        seen, popularity, score, seed: As for `unseen_items`. With `score`, each user gets the
+            highest of 8 candidates in place of the item of the pair.
         count: Pairs in all; none if it is not above 0, and rounded up, like the rows of a loop
             that runs while there are fewer.
 
@@ -119,11 +120,17 @@ def unseen_pairs(
     Raises:
         ValueError: Every pair is a positive.
     """
-    draw = _Draw(users, items, seen, 0.0, seed)
+    draw = _Draw(users, items, seen, popularity, seed)
     user, item = draw.pairs(max(0, math.ceil(count)))
     if score is not None:
         return unseen_items(
-            draw.user_ids(user), items, seen, 1, score=score, seed=draw.next_seed()
+            draw.user_ids(user),
+            draw.items,
+            seen,
+            1,
+            popularity=popularity,
+            score=score,
+            seed=int(torch.randint(2**31 - 1, (), generator=draw.generator)),
         )
     return draw.user_ids(user), draw.item_ids(item)
 
@@ -193,9 +200,6 @@ class _Draw:
             )
         counts = torch.bincount(self.keys % max(1, len(self.items)), minlength=len(self.items))
         return (1.0 + counts.double())[self.item_of] ** popularity
-
-    def next_seed(self) -> int:
-        return int(torch.randint(2**31 - 1, (), generator=self.generator))
 
     def user_ids(self, at: Tensor) -> list[Any]:
         return [self.users[row] for row in at.tolist()]

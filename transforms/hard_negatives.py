@@ -908,7 +908,7 @@ class _Table:
         lines = [self._assign(name, function, arguments)]
         lines.append(f"for {site.user}, {site.item} in zip(*{name}):\n")
         indent = self.tree.module.default_indent
-        lines += [textwrap.indent(self._code(s, s is site.body[0]), indent) for s in site.body]
+        lines += [textwrap.indent(self._code(s), indent) for s in site.body]
         self._replace_loop("".join(lines))
 
     def _columns(self, function: str, arguments: list[str]) -> None:
@@ -917,14 +917,14 @@ class _Table:
         lines = [self._assign(f"{site.user}, {site.item}", function, arguments)]
         lookups = {lookup[0]: lookup for lookup in table.lookups}
         for statement in site.body:
-            text = self._code(statement, statement is site.body[0])
+            text = self._code(statement)
+            above = self._above(self.tree.line_node(statement))
             if statement in lookups:
                 _, name, frame, key, wanted = lookups[statement]
                 call = self._runtime("first_rows")
-                text = self._above(statement, statement is site.body[0])
-                text += f"{name} = {call}({frame}, {key}, {wanted})\n"
+                text = f"{above}{name} = {call}({frame}, {key}, {wanted})\n"
             elif statement is table.append:
-                text = self._above(statement, False)
+                text = above
                 text += f"{table.rows} = {table.row} if {site.user} else []  # no row, no column\n"
             lines.append(text)
         self._replace_loop("".join(lines))
@@ -971,7 +971,9 @@ class _Table:
         """Take a statement out, with the comment above it where that is about nothing else."""
         siblings = self.tree.siblings(statement)
         following = siblings[siblings.index(statement) + 1 :]
-        own = not following or bool(self.tree.line_node(following[0]).leading_lines)
+        own = not following or bool(getattr(
+            self.tree.line_node(following[0]), "leading_lines", ()
+        )) or hasattr(following[0], "body")
         self.edits.append(Remove(statement, topic="." if own else None))
 
     # -- its text --------------------------------------------------------------------------------
@@ -983,7 +985,7 @@ class _Table:
     def _fresh(self, name: str) -> str:
         """A name that nothing in the function has."""
         words = self.reader.words(self.site.function)
-        return next(n for n in (name, f"{name}_negatives", f"quickwins_{name}") if n not in words)
+        return next(n for n in (name, f"{name}_once", f"quickwins_{name}") if n not in words)
 
     def _assign(self, target: str, function: str, arguments: list[str]) -> str:
         call = self._call(self._runtime(function), arguments, len(f"{target} = "))
@@ -1005,14 +1007,28 @@ class _Table:
                 lines[-1] = longer
         return f"{function}(\n" + "\n".join(lines) + "\n)"
 
-    def _code(self, statement: cst.CSTNode, is_first: bool) -> str:
+    def _code(self, statement: cst.CSTNode) -> str:
         """A statement of the loop with the comment above it, taken to the margin."""
-        node = self.tree.line_node(statement)
-        text = self.tree.module.code_for_node(node).rstrip() + "\n"
-        return text.lstrip("\n") if is_first else text
+        import libcst as cst
 
-    def _above(self, statement: cst.CSTNode, is_first: bool) -> str:
-        """The lines above a statement, where the statement itself is written anew."""
-        lines = self.tree.line_node(statement).leading_lines
-        text = "".join(self.tree.module.code_for_node(line) for line in lines)
-        return text.lstrip("\n") if is_first else text
+        line = self.tree.line_node(statement)
+        if line is not statement:  # it may share its line
+            statement = statement.with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+            trailing = line.trailing_whitespace if len(line.body) == 1 else cst.TrailingWhitespace()
+            statement = cst.SimpleStatementLine([statement], trailing_whitespace=trailing)
+        elif hasattr(statement, "leading_lines"):
+            statement = statement.with_changes(leading_lines=())
+        elif hasattr(statement, "semicolon"):
+            statement = statement.with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+        return self._above(line) + self.tree.module.code_for_node(statement).rstrip() + "\n"
+
+    def _above(self, line: cst.CSTNode) -> str:
+        """The lines above a line of the loop; blank ones only where they would look the same.
+
+        A blank line at the margin of inserted code gets the block's indentation.
+        """
+        above = getattr(line, "leading_lines", ())
+        return "".join(
+            self.tree.module.code_for_node(empty) for empty in above
+            if empty.comment is not None or empty.indent
+        )

@@ -46,11 +46,15 @@ _ARRAYS = {"unique", "values", "tolist", "to_list", "to_numpy"}
 
 @dataclass(frozen=True)
 class Draw:
-    """One random draw: the code of what it draws from, and of a seed from the same stream."""
+    """One random draw: the code of what it draws from, and of a seed from the same stream.
+
+    even: every item is as likely as the others.
+    """
 
     call: cst.Call
     items: str
     seed: str
+    even: bool = True
 
 
 @dataclass(frozen=True)
@@ -477,7 +481,7 @@ class RowDraws:
         code = [self.tree.code(a.value) for a in inner.args]
         plain = all(a.keyword is None and not a.star for a in inner.args)
         if any(a.keyword and a.keyword.value in ("p", "weights", "cum_weights") for a in inner.args):
-            raise _Unclear("odds", inner, f"{code[0]} is drawn from with other odds than even")
+            return Draw(inner, code[0], self._seed(inner), even=False)
         items = None
         if name == "choice" and plain and len(code) == 1:
             items = code[0]
@@ -489,6 +493,11 @@ class RowDraws:
         elif name in ("randint", "randrange", "integers") and plain and len(code) in (1, 2):
             items = _range(code) if kind != "torch" else None
         return Draw(inner, items, self._seed(inner)) if items is not None else None
+
+    def _even(self, draw: Draw) -> Draw:
+        if not draw.even:
+            raise _Unclear("odds", draw.call, f"{draw.items} is drawn from with other odds than even")
+        return draw
 
     def _indexed(self, node: cst.Subscript) -> Draw | None:
         """`items[randint(len(items))]`"""
@@ -863,6 +872,7 @@ class RowDraws:
             draw = self._draw(rest[0].value) if name else None
             if name is None or draw is None:
                 break
+            self._even(draw)
             found.append((name, draw))
             rest.pop(0)
         return found, rest
@@ -940,7 +950,7 @@ class RowDraws:
         if columns is None or self.tree.function(made) is not function:
             return None
         start, end = self.tree.order[self.tree.statement(made)], self.tree.order[place]
-        roots = {w for code in columns for w in re.findall(r"[A-Za-z_]\w*", code)}
+        roots = _roots(columns)
         for statement in walk(function):
             if not start < self.tree.order[statement] < end:
                 continue
@@ -948,9 +958,7 @@ class RowDraws:
                 statement.keyword.value == "inplace"
             )
             bound = isinstance(statement, (cst.AssignTarget, cst.AugAssign, cst.For))
-            if in_place or bound and roots & {
-                n.value for n in walk(statement.target) if isinstance(n, cst.Name)
-            }:
+            if in_place or bound and roots & _targets(statement.target):
                 return None
         return columns
 
@@ -1145,7 +1153,7 @@ class RowDraws:
             if not isinstance(parent, cst.For) or parent.orelse is not None:
                 break
             chain.insert(0, parent)
-        draw = self._draw(self._redraw_value(first, retry, item))
+        draw = self._draw((first if first is not None else _body(retry)[0]).value)
         user, seen, bound = self._user_of(test, item, chain)
         chain, users = self._user_column(user, bound, chain)
         last = chain[-1]
@@ -1177,10 +1185,7 @@ class RowDraws:
     ) -> tuple[str, cst.CSTNode | None, cst.While, cst.Comparison]:
         """The drawn name, its first draw, the loop that draws again and its test."""
         statements = _body(inner)
-        own = [
-            s for s in statements
-            if isinstance(s, cst.While) and any(self._draws_again(s, n) for n in [s])
-        ]
+        own = [s for s in statements if isinstance(s, cst.While) and self._draws_again(s)]
         if len(own) != 1:
             raise _Unclear("shape", self.tree.statement(call), "the draw and its test are not in one place")
         retry = own[0]
@@ -1195,9 +1200,11 @@ class RowDraws:
             raise _Unclear("shape", retry, "the loop that draws again does more than that")
         index = statements.index(retry)
         first = statements[index - 1] if index else None
-        draws, rest = self._leading_draws(inside)
         item = _assigned_name(first) if first is not None else None
         before = self._draw(first.value) if item else None
+        if before is not None:
+            self._even(before)
+        draws, rest = self._leading_draws(inside)
         test = retry.test
         same = before and len(draws) == 1 and not rest and draws[0][0] == item
         if not same or draws[0][1].items != before.items or not isinstance(test, cst.Comparison):
@@ -1206,14 +1213,8 @@ class RowDraws:
             raise _Unclear("shape", retry, "the test of the draw is not understood")
         return item, first, retry, test
 
-    def _draws_again(self, loop: cst.While, node: cst.CSTNode) -> bool:
-        return any(isinstance(n, cst.Call) and self._is_random(n) for n in walk(node))
-
-    def _redraw_value(
-        self, first: cst.CSTNode | None, retry: cst.While, item: str
-    ) -> cst.BaseExpression:
-        statement = first if first is not None else _body(retry)[0]
-        return statement.value
+    def _draws_again(self, loop: cst.While) -> bool:
+        return any(self._is_random(call) for call in self.tree.calls_within(loop))
 
     def _user_of(
         self, test: cst.Comparison, item: str, chain: Sequence[cst.For]
@@ -1377,7 +1378,7 @@ class RowDraws:
             raise _Unclear("shape", others[0], "the loop draws something else as well")
         retries = [
             n for n in walk(chain[0])
-            if isinstance(n, cst.While) and self._draws_again(n, n)
+            if isinstance(n, cst.While) and self._draws_again(n)
         ]
         if len(retries) > 1:
             raise _Unclear("shape", retries[1], "the loop draws in two places")
@@ -1398,7 +1399,7 @@ class RowDraws:
 
     def _unchanged(self, body: Sequence[cst.CSTNode], codes: Sequence[str]) -> None:
         """Nothing in the body changes what is drawn from or excluded."""
-        roots = {w for code in codes for w in re.findall(r"[A-Za-z_]\w*", code)}
+        roots = _roots(codes)
         for statement in body:
             for node in walk(statement):
                 changed = None
@@ -1462,6 +1463,12 @@ def _words(nodes: Sequence[cst.CSTNode]) -> list[str]:
     return [n.value for node in nodes for n in names_in(node)]
 
 
+def _roots(codes: Sequence[str]) -> set[str]:
+    """The names and attributes that expressions read."""
+    nodes = [node for code in codes for node in walk(cst.parse_expression(code))]
+    return {n.value for n in nodes if isinstance(n, cst.Name)} - {"self"}
+
+
 def _body(loop: Any) -> list[cst.CSTNode]:
     return list(statements_of(loop.body))
 
@@ -1485,6 +1492,15 @@ def _assigned_names(statements: Sequence[cst.CSTNode]) -> Iterator[str]:
                         yield name.value
                         if isinstance(node.target, (cst.Subscript, cst.Attribute)):
                             break
+
+
+def _targets(node: cst.CSTNode) -> set[str]:
+    """The names that an assignment to a target changes: `x` of `x[i] = …`, `a` of `self.a = …`."""
+    if isinstance(node, cst.Subscript):
+        return _targets(node.value)
+    if isinstance(node, cst.Attribute):
+        return {node.attr.value}
+    return {n.value for n in walk(node) if isinstance(n, cst.Name)}
 
 
 def _locals_of(loop: cst.For) -> dict[str, cst.BaseExpression]:
