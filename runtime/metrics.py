@@ -23,9 +23,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .interactions import Interactions
-from .negatives import _evaluating, _unwrapped
 from .precision import autocast
 
 __all__ = [
@@ -413,18 +413,19 @@ class RankingMetrics:
         """
         if score is not None and encode is not None:
             raise ValueError("give score or encode, not both")
-        modules = [part for part in _parts(model) if isinstance(part, nn.Module)]
-        device = next((weight.device for weight in _weights(modules)), torch.device("cpu"))
+        parts = model if isinstance(model, (tuple, list)) else [model]
+        modules = [module for part in parts for module in _modules(part)]
+        device = next((tensor.device for tensor in _tensors(modules)), torch.device("cpu"))
         chosen = self._share_of_sample() if users is None else _ids("users", users).reshape(-1)
         call = _unwrapped(model) if score is None else score
         if encode is None and not callable(call):
             raise TypeError(f"a {type(call).__name__} cannot be called: pass score= or encode=")
         evaluated, start = 0, time.monotonic()
-        with _evaluating(model, score, encode), _same_weights(modules), autocast(device, False):
+        with _unchanged(modules), autocast(device, enabled=False):
             items = torch.arange(self.n_items, device=device)
             if encode is not None:
-                parts = items.split(self._batch_size)
-                vectors = torch.cat([_vectors(encode[1], part) for part in parts]).T
+                chunks = items.split(self._batch_size)
+                vectors = torch.cat([_vectors(encode[1], chunk) for chunk in chunks]).T
             at_once = self._batch_size * (1 if encode is None else _SCORES_PER_ROW)
             step = max(1, at_once // self.n_items)
             while evaluated < len(chosen):
@@ -794,12 +795,10 @@ def _one_each(score: Callable[..., Any], users: Tensor, items: Tensor) -> Tensor
         scores = score(users, items)
     except IndexError as error:
         raise _unknown_ids(error, users, items) from error
-    is_one_each = isinstance(scores, Tensor) and scores.numel() == len(items)
-    if not is_one_each:
-        shape = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores)
+    if not isinstance(scores, Tensor) or scores.numel() != len(items):
         raise ValueError(
             f"the model must return one score for each of {len(items)} pairs of user and item, but "
-            f"returned {shape}: pass score=, a function of users and items that does"
+            f"returned {_described(scores)}: pass score=, a function of users and items that does"
         )
     return scores.reshape(-1)
 
@@ -810,12 +809,15 @@ def _vectors(encode: Callable[[Tensor], Any], ids: Tensor) -> Tensor:
     except IndexError as error:
         raise _unknown_ids(error, ids) from error
     if not isinstance(vectors, Tensor) or vectors.dim() != 2 or len(vectors) != len(ids):
-        shape = f"shape {list(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors)
         raise ValueError(
             f"encode must return one vector for each of {len(ids)} ids, [{len(ids)}, d], but "
-            f"returned {shape}"
+            f"returned {_described(vectors)}"
         )
     return vectors.float()
+
+
+def _described(result: Any) -> str:
+    return f"{list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
 
 
 def _unknown_ids(error: IndexError, *ids: Tensor) -> IndexError:
@@ -826,27 +828,47 @@ def _unknown_ids(error: IndexError, *ids: Tensor) -> IndexError:
     )
 
 
-def _parts(model: Any) -> tuple[Any, ...]:
-    return tuple(model) if isinstance(model, (tuple, list)) else (model,)
+def _unwrapped(model: Any) -> Any:
+    """The model itself: DistributedDataParallel would wait for ranks that have fewer users, and
+    torch.compile would compile anew for a batch size that training does not have."""
+    while True:
+        if isinstance(model, (DataParallel, DistributedDataParallel)):
+            model = model.module
+        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:
+            model = model._orig_mod
+        else:
+            return model
 
 
-def _weights(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+def _modules(model: Any) -> list[nn.Module]:
+    return list(model.modules()) if isinstance(model, nn.Module) else []
+
+
+def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     for module in modules:
-        yield from module.parameters()
-        yield from module.buffers()
+        yield from module.parameters(recurse=False)
+        yield from module.buffers(recurse=False)
 
 
 @contextlib.contextmanager
-def _same_weights(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put back what a forward pass changes: embeddings with max_norm shorten what is looked up."""
-    parts = {part for module in modules for part in module.modules()}
-    limited = [part.weight for part in parts if getattr(part, "max_norm", None) is not None]
+def _unchanged(modules: Collection[nn.Module]) -> Iterator[None]:
+    """Evaluation mode, with the modules and torch's random state restored at the end."""
+    # Not by eval() and train(): a frozen batch norm has a flag of its own, and some models do more.
+    training = [module for module in modules if module.training]
+    # An embedding with max_norm shortens, in its weights, the vectors that are looked up.
+    limited = [m.weight for m in modules if getattr(m, "max_norm", None) is not None]
     copies = [weight.detach().clone() for weight in limited]
-    try:
-        yield
-    finally:
-        for weight, copy in zip(limited, copies):
-            weight.copy_(copy)
+    gpus = {tensor.device for tensor in _tensors(modules) if tensor.is_cuda}
+    with torch.random.fork_rng(list(gpus)):  # some models draw numbers in evaluation mode too
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for weight, copy in zip(limited, copies):
+                weight.copy_(copy)
 
 
 # Interactions, and ranks
@@ -861,11 +883,11 @@ def _interactions(data: Any) -> Interactions:
 
 def _items_of(interactions: Interactions, users: Tensor) -> tuple[Tensor, Tensor]:
     """The items of these users: in which row the user stands, and the item."""
-    keys, width = interactions._keys, interactions._width  # in ascending order
     if interactions.by_history:
-        keys = keys[:0]
-    above = int(keys[-1]) // width + 1 if len(keys) else 0
-    first = users.clamp(-1, above) * width  # unknown users must not overflow
+        nothing = torch.empty(0, dtype=torch.int64)
+        return nothing, nothing
+    keys, width = interactions._keys, interactions._width  # in ascending order
+    first = interactions._first_keys(users)
     start = torch.searchsorted(keys, first)
     counts = torch.searchsorted(keys, first + width) - start
     rows = torch.arange(len(users)).repeat_interleave(counts)
