@@ -91,7 +91,8 @@ class TableRows:
     """A body that looks the features of a drawn pair up and makes one row of them.
 
     lookups: statement, frame, key column and id of each `frame[frame[key] == id].iloc[0]`;
-    append: the statement that puts `row` into the list `rows`, which only a DataFrame is made of;
+    append: the statement that puts `row`, as code, into the list `rows`, which only a DataFrame is
+    made of;
     start: the statement that makes the list.
     """
 
@@ -384,8 +385,8 @@ class RowDraws:
         ):
             yield self._per_user, loops[0]
             return
-        target = _assigned_name(statement)
-        test = target and self._membership(loops, target)
+        targets = [name for name, value in _bound(statement) if self.tree.is_within(call, value)]
+        test = self._membership(loops, targets[0]) if targets else None
         if not test:
             return
         drawn = self._drawn_names(loops)
@@ -416,8 +417,7 @@ class RowDraws:
     def _drawn_names(self, loops: Sequence[cst.CSTNode]) -> set[str]:
         found = set()
         for node in walk(loops[-1]):
-            if isinstance(node, cst.Assign) and self._draw(node.value) is not None:
-                found.add(_assigned_name(node) or "")
+            found |= {name for name, value in _bound(node) if self._draw(value) is not None}
         return found
 
     # -- draws -----------------------------------------------------------------------------
@@ -471,7 +471,7 @@ class RowDraws:
             if inner.func.attr.value == "item" and not inner.args:
                 inner = inner.func.value
         if isinstance(inner, cst.Subscript):
-            return self._indexed(inner)
+            return self._indexed(inner) or self._first_of(inner)
         if not isinstance(inner, cst.Call):
             return None
         stream = self._stream(inner.func)
@@ -480,7 +480,7 @@ class RowDraws:
         kind, name, _ = stream
         code = [self.tree.code(a.value) for a in inner.args]
         plain = all(a.keyword is None and not a.star for a in inner.args)
-        if any(a.keyword and a.keyword.value in ("p", "weights", "cum_weights") for a in inner.args):
+        if code and _has_odds(inner):
             return Draw(inner, code[0], self._seed(inner), even=False)
         items = None
         if name == "choice" and plain and len(code) == 1:
@@ -509,6 +509,19 @@ class RowDraws:
         ):
             return None
         return Draw(inner.call, held, inner.seed)
+
+    def _first_of(self, node: cst.Subscript) -> Draw | None:
+        """`sample(items, 1)[0]`, `choices(items)[0]`"""
+        call = node.value
+        stream = self._stream(call.func) if isinstance(call, cst.Call) else None
+        if stream is None or not call.args or self.tree.plain(node.slice[0]) != "0":
+            return None
+        more = [self.tree.plain(a).rstrip(",") for a in call.args[1:]]
+        draws_one = more in (["1"], ["k=1"], ["size=1"]) or not more and stream[1] == "choices"
+        if stream[1] in ("choice", "sample", "choices") and (draws_one or _has_odds(call)):
+            items = self.tree.code(call.args[0].value)
+            return Draw(call, items, self._seed(call), even=not _has_odds(call))
+        return None
 
     # -- for each user, some of the items that are left ---------------------------------------
 
@@ -868,12 +881,10 @@ class RowDraws:
         found: list[tuple[str, Draw]] = []
         rest = list(statements)
         while rest:
-            name = _assigned_name(rest[0])
-            draw = self._draw(rest[0].value) if name else None
-            if name is None or draw is None:
+            bound = [(name, self._draw(value)) for name, value in _bound(rest[0])]
+            if not bound or any(draw is None for _, draw in bound):
                 break
-            self._even(draw)
-            found.append((name, draw))
+            found += [(name, self._even(draw)) for name, draw in bound]
             rest.pop(0)
         return found, rest
 
@@ -1043,7 +1054,11 @@ class RowDraws:
                 continue
             else:
                 target = _appended_to(statement)
-                if target is None or not row or _word(_appended(statement, target)) != row:
+                given = _appended(statement, target)
+                if isinstance(given, cst.Dict) and not row:
+                    row = self.tree.code(given)
+                    self._values_of(given, {user, item}, held)
+                elif target is None or not row or _word(given) != row:
                     raise _Unclear("lookup", statement, "how the row is made is not understood")
                 append, rows = statement, target
         if append is None:
@@ -1469,6 +1484,11 @@ def _roots(codes: Sequence[str]) -> set[str]:
     return {n.value for n in nodes if isinstance(n, cst.Name)} - {"self"}
 
 
+def _has_odds(call: cst.Call) -> bool:
+    odds = ("p", "weights", "cum_weights")
+    return any(a.keyword is not None and a.keyword.value in odds for a in call.args)
+
+
 def _body(loop: Any) -> list[cst.CSTNode]:
     return list(statements_of(loop.body))
 
@@ -1480,6 +1500,22 @@ def _assigned_name(statement: cst.CSTNode) -> str | None:
     if isinstance(statement, cst.AnnAssign) and statement.value is not None:
         return _word(statement.target)
     return None
+
+
+def _bound(statement: cst.CSTNode) -> list[tuple[str, cst.BaseExpression]]:
+    """The names that an assignment binds with their values: `a = x`, `a, b = x, y`."""
+    name = _assigned_name(statement)
+    if name is not None:
+        return [(name, statement.value)]
+    if not isinstance(statement, cst.Assign) or len(statement.targets) != 1:
+        return []
+    target, value = statement.targets[0].target, statement.value
+    if not isinstance(target, cst.Tuple) or not isinstance(value, cst.Tuple):
+        return []
+    names = [_word(e.value) for e in target.elements]
+    if not all(names) or len(names) != len(value.elements):
+        return []
+    return [(name, e.value) for name, e in zip(names, value.elements)]
 
 
 def _assigned_names(statements: Sequence[cst.CSTNode]) -> Iterator[str]:
