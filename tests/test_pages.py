@@ -42,6 +42,15 @@ GIVEN = {
     "criterion": "criterion = nn.MSELoss()\n",
     "model": "model = nn.Linear(8, 1)\n",
     "optimizer": "optimizer = optim.Adam(model.parameters(), lr=1e-3)\n",
+    "recommender": (
+        "class Factors(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.users, self.items = nn.Embedding(20, 8), nn.Embedding(50, 8)\n"
+        "    def forward(self, users, items):\n"
+        "        return (self.users(users) * self.items(items)).sum(-1)\n"
+        "recommender = Factors()\n"
+    ),
     "scaler": 'scaler = torch.amp.GradScaler("cuda")\n',
 }
 #: Files beside an example that its page tells of.

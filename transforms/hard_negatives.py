@@ -262,8 +262,7 @@ QW213 the negatives come with the batch
 QW214 no score of one item is seen
     What it does: this loop stays as it is.
 
-    Why: the model does not return one score for the positive and one for the negative, each from
-    the user and that item alone. So candidates cannot be scored.
+    Why: candidates need one score each, from the user and the item alone; this model gives none.
 
     Example:
 
@@ -282,6 +281,7 @@ QW214 no score of one item is seen
         +    better, worse = model(user, i, j)
         +    loss = nn.functional.softplus(worse - better).mean()
              loss.backward()
+             optimizer.step()
 
     What to do: return the two scores and compute the loss outside, as above, and run again.
 
