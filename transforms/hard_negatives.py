@@ -837,13 +837,15 @@ class _Mining:
         for scoring in self.found.scorings:
             if scoring.others:
                 self._refuse_features(scoring.others[0])
-            column = self.batch.column(scoring.items)
-            if column is not None and len(self.found.scorings) > 1:
-                raise Refusal(
-                    "QW213", scoring.call,
-                    "the negatives come with the batch, and where they are drawn is not seen",
-                    "draw them in the training loop, or in a Dataset of this repository",
-                )
+        brought = list(self.found.triples)
+        if len(self.found.scorings) > 1:
+            brought += [s.call for s in self.found.scorings if self.batch.column(s.items) is not None]
+        if brought:
+            raise Refusal(
+                "QW213", brought[0],
+                "the negatives come with the batch, and where they are drawn is not seen",
+                "draw them in the training loop, or in a Dataset of this repository",
+            )
 
     def _refuse_features(self, node: cst.CSTNode) -> None:
         raise Refusal(
@@ -973,10 +975,11 @@ class _Mining:
         limit = self.line_length
         if column + len(line) <= limit:
             return line
-        inner = "".join(f"    {a},\n" for a in arguments)
+        indent = self.tree.module.default_indent
+        inner = "".join(f"{indent}{a},\n" for a in arguments)
         together = ", ".join(arguments)
         if len(together) + column <= limit:
-            inner = f"    {together}\n"
+            inner = f"{indent}{together}\n"
         return f"{function}(\n{inner})"
 
     @property

@@ -233,24 +233,83 @@ def _of_dataset(script: Script, dataset: cst.Call) -> RowDraws | None:
     if owner is None:
         return RowDraws(frozenset(), given) if given or dataset.args else None
     getter = home.names.method(owner, "__getitem__")
-    columns = frozenset(_drawn_columns(home, getter)) if getter is not None else frozenset()
+    columns = frozenset(_drawn_columns(home, getter, owner)) if getter is not None else frozenset()
     inside = any(
         _puts_zero_rows(home, n) for n in walk(owner) if isinstance(n, cst.FunctionDef)
     )
     return RowDraws(columns, given or inside)
 
 
-def _drawn_columns(draws: Draws, getter: cst.FunctionDef) -> Iterator[int | str]:
+def _drawn_columns(
+    draws: Draws, getter: cst.FunctionDef, owner: cst.ClassDef
+) -> Iterator[int | str]:
+    rows = _drawn_in_rows(draws, owner)
+
+    def is_drawn(node: cst.BaseExpression) -> bool:
+        return draws.drawn(node, within=getter) is not None or _is_of_rows(draws, node, rows)
+
     for returned in draws.names.returns(getter):
         if isinstance(returned, (cst.Tuple, cst.List)):
             for index, element in enumerate(returned.elements):
-                if draws.drawn(element.value, within=getter) is not None:
+                if is_drawn(element.value):
                     yield index
         elif isinstance(returned, cst.Dict):
             for element in returned.elements:
                 key = literal_value(element.key) if isinstance(element, cst.DictElement) else None
-                if isinstance(key, str) and draws.drawn(element.value, within=getter) is not None:
+                if isinstance(key, str) and is_drawn(element.value):
                     yield key
+
+
+def _drawn_in_rows(draws: Draws, owner: cst.ClassDef) -> set[tuple[str, int]]:
+    """Positions that are drawn in rows put into an attribute: `self.rows.append([user, item, drawn])`."""
+    found = set()
+    for function in (n for n in walk(owner) if isinstance(n, cst.FunctionDef)):
+        for call in draws.tree.calls_within(function):
+            if not (isinstance(call.func, cst.Attribute) and call.func.attr.value in _GROWING):
+                continue
+            row = call.args[0].value if call.args else None
+            if isinstance(row, (cst.Tuple, cst.List)):
+                for index, element in enumerate(row.elements):
+                    if draws.drawn(element.value, within=function) is not None:
+                        found.add((draws.tree.plain(call.func.value), index))
+    return found
+
+
+def _is_of_rows(
+    draws: Draws, node: cst.BaseExpression, rows: set[tuple[str, int]], depth: int = 0
+) -> bool:
+    """`self.rows[index][2]`, or `rows[index][2]` with a name for the attribute."""
+    if isinstance(node, cst.IfExp):
+        return any(_is_of_rows(draws, n, rows, depth) for n in (node.body, node.orelse))
+    if isinstance(node, cst.Subscript) and isinstance(node.value, cst.Subscript):
+        index = node.slice[0].slice
+        place = literal_value(index.value) if isinstance(index, cst.Index) else None
+        for attribute, position in rows:
+            if place == position and draws.tree.plain(node.value.value) == attribute:
+                return True
+        return depth < 4 and any(
+            _named(draws, node.value.value, attribute) and place == position
+            for attribute, position in rows
+        )
+    variable = draws.names.variable(node)
+    found = draws.names.assignments.get(variable, ()) if variable is not None else ()
+    return depth < 4 and any(
+        a.value is not None and a.index is None and _is_of_rows(draws, a.value, rows, depth + 1)
+        for a in found
+    )
+
+
+def _named(draws: Draws, node: cst.BaseExpression, attribute: str) -> bool:
+    """Whether a name may stand for an attribute: `rows = self.rows if training else self.pairs`."""
+    variable = draws.names.variable(node)
+    found = draws.names.assignments.get(variable, ()) if variable is not None else ()
+    return any(
+        draws.tree.plain(n) == attribute
+        for a in found
+        if a.value is not None
+        for n in walk(a.value)
+        if isinstance(n, cst.Attribute)
+    )
 
 
 def _made_with_zeros(draws: Draws, node: cst.BaseExpression) -> bool:
@@ -288,6 +347,8 @@ def _puts_zero_rows(draws: Draws, function: cst.FunctionDef) -> bool:
         zero = any(literal_value(v) == 0 and literal_value(v) is not False for v in values)
         if zero and any(draws.drawn(v, within=function) is not None for v in values):
             return True
+    if _labels_of_zeros(draws, function):
+        return True
     grown: dict[cst.CSTNode, list[cst.BaseExpression]] = {}
     for node in walk(function.body):
         if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.args:
@@ -299,6 +360,24 @@ def _puts_zero_rows(draws: Draws, function: cst.FunctionDef) -> bool:
         if zero and any(draws.drawn(v, within=function) is not None for v in values):
             return True
     return False
+
+
+def _labels_of_zeros(draws: Draws, function: cst.FunctionDef) -> bool:
+    """Rows with a drawn id are collected, and a list of as many zeros is made beside them."""
+    collected = any(
+        isinstance(c.func, cst.Attribute)
+        and c.func.attr.value in _GROWING
+        and c.args
+        and isinstance(c.args[0].value, (cst.Tuple, cst.List))
+        and any(
+            draws.drawn(e.value, within=function) is not None for e in c.args[0].value.elements
+        )
+        for c in draws.tree.calls_within(function)
+    )
+    return collected and any(
+        _is_zeros(n) or isinstance(n, cst.ListComp) and literal_value(n.elt) == 0
+        for n in walk(function.body)
+    )
 
 
 def _is_zeros(node: cst.BaseExpression) -> bool:

@@ -105,6 +105,7 @@ class RankingLoop:
     pointwise: tuple[Pointwise, ...]
     in_batch: tuple[InBatch, ...]
     rated: tuple[Rated, ...]
+    triples: tuple[cst.Call, ...]
     catalogue: cst.Call | None
 
 
@@ -146,7 +147,8 @@ class RankingLoops:
         return RankingLoop(
             step, loop, batch, scorings,
             tuple(reader.sampled()), tuple(reader.pointwise()), tuple(reader.in_batch()),
-            tuple(reader.rated()), reader.catalogue(),
+            tuple(reader.rated()), tuple(c for c in calls if self.models.triple(c) is not None),
+            reader.catalogue(),
         )
 
     def _loop(self, step: TrainingStep) -> cst.For | None:
