@@ -469,7 +469,10 @@ class HardNegatives:
         if device not in self._generators:
             distributed = torch.distributed
             ranked = distributed.is_available() and distributed.is_initialized()
-            seed = self.seed + (distributed.get_rank() if ranked else 0)
+            rank = distributed.get_rank() if ranked else 0
+            # Another stream than that of a script which seeds torch by the same number. A CPU's
+            # generator takes the last 32 bits only.
+            seed = (self.seed + 0x9E3779B9 * (rank + 1)) % 2**32
             self._generators[device] = torch.Generator(device).manual_seed(seed)
         return self._generators[device]
 
