@@ -810,7 +810,7 @@ class _Mining:
 
     def _mined(self) -> cst.Call | None:
         """A call of the runtime's object in this loop."""
-        for call in self.tree.calls_within(self.loop):
+        for call in self.tree.calls_within(self.batch.body):
             func = call.func
             if getattr(getattr(func, "attr", None), "value", "") in _METHODS and any(
                 (self.names.dotted(made.func) or "").rpartition(".")[2] == _RUNTIME
@@ -940,11 +940,11 @@ class _Mining:
         variable = self.names.variable(items)
         moves = [
             a.statement for a in self.names.assignments.get(variable, ())
-            if self.tree.is_within(a.statement, self.loop.body)
+            if self.tree.is_within(a.statement, self.batch.body)
         ]
-        block = self.tree.block(moves[-1]) if moves else self.loop.body
+        block = self.tree.block(moves[-1]) if moves else self.batch.body
         last = max((self.tree.order[m] for m in moves), default=-1)
-        for node in self.names.reads_within(items, self.loop):
+        for node in self.names.reads_within(items, self.batch.body):
             inside = any(self.tree.is_within(node, m) for m in moves)
             if self.tree.order[node] > last and not inside and not self._is_fact(node):
                 anchor = self.placing.ancestor_in(node, block)
@@ -1150,7 +1150,7 @@ class _Mining:
         divisor, rated = "", False
         for assignment in self.names.assignments.get(variable, ()) if variable is not None else ():
             statement = assignment.statement
-            if not self.tree.is_within(statement, self.loop.body):
+            if not self.tree.is_within(statement, self.batch.body):
                 continue
             if any(self.tree.is_within(node, statement) for node in losses):
                 rated = True
@@ -1321,7 +1321,7 @@ class _Mining:
             variable = self.names.variable(value)
             found = [
                 a.value for a in (self.names.assignments.get(variable, ()) if variable is not None else ())
-                if self.tree.is_within(a.statement, self.loop.body) and a.value is not None
+                if self.tree.is_within(a.statement, self.batch.body) and a.value is not None
             ]
             if len(found) != 1:
                 return None

@@ -39,20 +39,45 @@ class Column:
 
 
 class Batch:
-    """The columns of what one loop over a loader yields."""
+    """The columns of what one loop over a loader yields, as its body names them.
 
-    def __init__(self, tree: Tree, names: Names, loop: cst.For) -> None:
+    call: a call in the loop of a function that is given the batch, or columns of it; body is that
+    function's then, and names are the parameters.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        names: Names,
+        loop: cst.For,
+        call: cst.Call | None = None,
+        function: cst.FunctionDef | None = None,
+    ) -> None:
         self.tree, self.names, self.loop = tree, names, loop
+        self.body: cst.CSTNode = loop.body
         self.source, target = self._taken_apart(loop)
         self.whole: Variable | None = None
-        self.parts: dict[Variable, int] = {}
+        self.parts: dict[Variable, Column] = {}
         if isinstance(target, (cst.Tuple, cst.List)):
             for index, element in enumerate(target.elements):
                 variable = names.variable(element.value)
                 if variable is not None:
-                    self.parts[variable] = index
+                    self.parts[variable] = Column(index)
         elif target is not None:
             self.whole = names.variable(target)
+        if call is not None and function is not None:
+            self._hand_on(call, function)
+
+    def _hand_on(self, call: cst.Call, function: cst.FunctionDef) -> None:
+        """What the parameters of a function are that is called with the batch."""
+        whole, parts = None, {}
+        for name, value in (self.names.arguments(call, function) or {}).items():
+            column = self.column(value)
+            if column is not None:
+                parts[Variable(function, name)] = column
+            elif self.whole is not None and self._is_whole(value):
+                whole = Variable(function, name)
+        self.whole, self.parts, self.body = whole, parts, function.body
 
     def _taken_apart(
         self, loop: cst.For
@@ -105,7 +130,7 @@ class Batch:
         if variable in self.parts:
             # `users = users.to(device)` keeps it what it was; anything else makes it another.
             if all(self._keeps(a, variable) for a in self._inside(variable)):
-                return Column(self.parts[variable])
+                return self.parts[variable]
             return None
         found = {self._assigned(a, depth) for a in self._inside(variable) if not self._keeps(a, variable)}
         return found.pop() if len(found) == 1 else None
@@ -113,7 +138,7 @@ class Batch:
     def _inside(self, variable: Variable) -> Iterator[Assignment]:
         for assignment in self.names.assignments.get(variable, ()):
             if assignment.statement is not self.loop and self.tree.is_within(
-                assignment.statement, self.loop.body
+                assignment.statement, self.body
             ):
                 yield assignment
 

@@ -136,14 +136,18 @@ class RankingLoops:
         self.draws = Draws(script.tree, script.names)
 
     def read(self, step: TrainingStep) -> RankingLoop | None:
-        loop = self._loop(step)
-        if loop is None:
+        loop, batch = self._loop(step), None
+        if loop is not None:
+            batch = Batch(self.tree, self.names, loop)
+        elif isinstance(step.function, cst.FunctionDef):
+            batch = self._given(step)
+        if batch is None:
             return None
-        batch = Batch(self.tree, self.names, loop)
-        calls = [c for c in self.tree.all(cst.Call) if self._trains(c, loop)]
+        loop = batch.loop
+        calls = [c for c in self.tree.all(cst.Call) if self._trains(c, batch.body)]
         scorings = tuple(s for s in map(self.models.scoring, calls) if s is not None)
         rows = row_draws(self.script, batch.source)
-        reader = _Reader(self, step, loop, batch, calls, scorings, rows)
+        reader = _Reader(self, step, batch, calls, scorings, rows)
         return RankingLoop(
             step, loop, batch, scorings,
             tuple(reader.sampled()), tuple(reader.pointwise()), tuple(reader.in_batch()),
@@ -160,6 +164,18 @@ class RankingLoops:
                 return ancestor if all(self.tree.is_within(b, ancestor) for b in step.backwards) else None
         return None
 
+    def _given(self, step: TrainingStep) -> Batch | None:
+        """The batch that a function trains on which a loop over batches calls."""
+        callers = self.names.callers.get(step.function, [])
+        if len(callers) != 1:
+            return None
+        for ancestor in self.tree.ancestors(callers[0]):
+            if isinstance(ancestor, (cst.FunctionDef, cst.Lambda)):
+                return None
+            if isinstance(ancestor, cst.For):
+                return Batch(self.tree, self.names, ancestor, callers[0], step.function)
+        return None
+
     def _counts(self, loop: cst.For) -> bool:
         """`for _ in range(k)`: no loop over data, unless it takes batches out by their number."""
         return isinstance(loop.iter, cst.Call) and self.tree.code(loop.iter.func) == "range" and any(
@@ -167,11 +183,11 @@ class RankingLoops:
             for a in self.tree.ancestors(loop)
         )
 
-    def _trains(self, call: cst.Call, loop: cst.For) -> bool:
-        if not self.tree.is_within(call, loop.body):
+    def _trains(self, call: cst.Call, body: cst.CSTNode) -> bool:
+        if not self.tree.is_within(call, body):
             return False
         for ancestor in self.tree.ancestors(call):
-            if ancestor is loop:
+            if ancestor is body:
                 return True
             if isinstance(ancestor, (cst.FunctionDef, cst.Lambda)):
                 return False
@@ -187,13 +203,12 @@ class _Reader:
         self,
         home: RankingLoops,
         step: TrainingStep,
-        loop: cst.For,
         batch: Batch,
         calls: list[cst.Call],
         scorings: tuple[Scoring, ...],
         rows: RowDraws | None,
     ) -> None:
-        self.home, self.step, self.loop, self.batch = home, step, loop, batch
+        self.home, self.step, self.batch = home, step, batch
         self.tree, self.names, self.draws, self.models = home.tree, home.names, home.draws, home.models
         self.calls, self.scorings, self.rows = calls, scorings, rows
 
@@ -224,13 +239,13 @@ class _Reader:
         variable = self.names.variable(node)
         found = [
             a for a in (self.names.assignments.get(variable, ()) if variable is not None else ())
-            if self.tree.is_within(a.statement, self.loop.body) and a.index is None
+            if self.tree.is_within(a.statement, self.batch.body) and a.index is None
         ]
         return found[0].value if len(found) == 1 else None
 
     def _draw(self, node: cst.BaseExpression) -> cst.Call | None:
         """The draw behind ids that are drawn in this loop."""
-        return self.draws.drawn(base(node), within=self.loop.body)
+        return self.draws.drawn(base(node), within=self.batch.body)
 
     def _is_negative(self, node: cst.BaseExpression) -> bool:
         column = self.batch.column(base(node))
@@ -305,7 +320,7 @@ class _Reader:
     ) -> tuple[Encoding, cst.CSTNode] | None:
         """The users' encoding that the items' is multiplied with, and the expression that does."""
         found: list[tuple[Encoding, cst.CSTNode]] = []
-        for node in walk(self.loop.body):
+        for node in walk(self.batch.body):
             operands = self._product(node)
             if operands is None:
                 continue
@@ -457,7 +472,7 @@ class _Reader:
         variable = self.names.variable(node)
         found = [
             a.value for a in (self.names.assignments.get(variable, ()) if variable is not None else ())
-            if self.tree.is_within(a.statement, self.loop.body) and a.value is not None
+            if self.tree.is_within(a.statement, self.batch.body) and a.value is not None
             and a.index is None
         ]
         # Branches of one loop may each predict; `p = p.view(-1)` is no prediction of its own.

@@ -197,7 +197,7 @@ class Lookups:
         for node in walk(function.body):
             if isinstance(node, cst.Call):
                 found |= self._by_call(node, depth)
-            elif isinstance(node, cst.Subscript) and len(node.slice) == 1:
+            elif isinstance(node, cst.Subscript):  # `table[ids]`, `table[ids, :]`
                 index = node.slice[0].slice
                 if isinstance(index, cst.Index) and self._is_table(node.value):
                     found |= self._plain(index.value)
