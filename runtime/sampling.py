@@ -17,7 +17,7 @@ table or lists. Memory grows with the rows and the positives, never with users t
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
 import torch
 from torch import Tensor
@@ -63,8 +63,8 @@ def unseen_items(
         seed: Of the draws; None takes one from torch's global generator.
 
     Returns:
-        The drawn users and items, as two lists of Python values with the draws of each user side
-        by side, in the order of `users`: `count * n` of each, or fewer where `short`.
+        The drawn users and items, as two lists of ids of the given types, with the draws of each
+        user side by side, in the order of `users`: `count * n` of each, or fewer where `short`.
 
     Raises:
         ValueError: A user has not enough unseen items (the user is named), or an argument is out
@@ -115,7 +115,7 @@ def unseen_pairs(
             that runs while there are fewer.
 
     Returns:
-        The users and the items, as two lists of Python values. [count] each
+        The users and the items, as two lists of ids of the given types. [count] each
 
     Raises:
         ValueError: Every pair is a positive.
@@ -150,20 +150,35 @@ def first_rows(table: Mapping[Any, Any], key: Any, ids: Ids) -> dict[Any, list[A
     Raises:
         IndexError: An id is in no row (it is named).
     """
-    at = _positions(_column(ids), _column(table[key]))
+    ids = _sequence(ids)
+    at = _positions(_column(ids), _column(_sequence(table[key])))
     if (at < 0).any():
-        missing = _values(_column(ids))[int((at < 0).nonzero()[0])]
+        missing = list(ids)[int((at < 0).nonzero()[0])]
         raise IndexError(f"{missing!r} is in no row of column {key!r}; add its row to the table")
-    kinds = {getattr(getattr(table[name], "dtype", None), "kind", "O") for name in table.keys()}
-    as_floats = "f" in kinds and kinds <= set("iuf")
     rows = at.tolist()
     found = {}
-    for name in table.keys():
-        values = list(table[name])
-        if as_floats:
-            values = [float(v) if isinstance(v, int) else v for v in values]
+    for name, values in _as_rows(table).items():
         found[name] = [values[row] for row in rows]
     return found
+
+
+def _as_rows(table: Mapping[Any, Any]) -> dict[Any, list[Any]]:
+    """The values of each column in the type that all columns of a row have in common."""
+    columns = {name: table[name] for name in table.keys()}
+    kinds = {getattr(getattr(c, "dtype", None), "kind", "O") for c in columns.values()}
+    if not kinds <= set("iuf"):
+        return {name: list(_sequence(column)) for name, column in columns.items()}
+    import numpy  # all columns are its arrays, or columns over them
+
+    dtypes = [column.dtype for column in columns.values()]
+    if all(isinstance(dtype, numpy.dtype) for dtype in dtypes):
+        common = numpy.result_type(*dtypes)
+        return {name: list(numpy.asarray(c).astype(common)) for name, c in columns.items()}
+    number = float if "f" in kinds else int  # columns that can hold missing integers
+    return {
+        name: [number(v) if isinstance(v, (int, float)) else v for v in column]
+        for name, column in columns.items()
+    }
 
 
 class _Draw:
@@ -172,15 +187,16 @@ class _Draw:
     def __init__(
         self, users: Ids, items: Ids, seen: Seen, popularity: float, seed: Optional[int]
     ) -> None:
+        users, items = _sequence(users), _sequence(items)
         user_column, item_column = _column(users), _column(items)
-        self.users, self.items = _values(user_column), _values(item_column)
+        self.users, self.items = _members(users), _members(items)
         # Equal ids count as one, whichever of them was drawn.
         self.user_of = _positions(user_column, user_column)
         self.item_of = _positions(item_column, item_column)
         self.test = seen if callable(seen) else None
         self.keys = torch.empty(0, dtype=torch.int64)
         if not callable(seen):
-            pairs = [_column(ids) for ids in seen]
+            pairs = [_column(_sequence(ids)) for ids in seen]
             if len(pairs) != 2 or len(pairs[0]) != len(pairs[1]):
                 raise ValueError(
                     "seen must be two columns of equal length, the users and the items of the "
@@ -350,32 +366,40 @@ def _is_first(ids: Tensor) -> Tensor:
     return torch.empty_like(first).scatter_(1, at, first)
 
 
-def _column(ids: Ids) -> Union[Tensor, list[Any]]:
-    """Ids as a tensor where they are numbers in an array, else as a list."""
-    if not hasattr(ids, "__len__") and hasattr(ids, "__index__"):
-        ids = range(ids.__index__())  # an integer, numpy's too
-    if isinstance(ids, range):
-        return torch.arange(ids.start, ids.stop, ids.step) if len(ids) else torch.arange(0)
+def _sequence(ids: Ids) -> Any:
+    """Ids as a tensor, an array of numpy, a range or a list."""
     if isinstance(ids, Tensor):
         return ids.detach().cpu().reshape(-1)
-    if not hasattr(ids, "__array__"):
-        return list(ids)
-    import numpy  # the ids are its arrays, or columns over them
+    if not hasattr(ids, "__len__") and hasattr(ids, "__index__"):
+        return range(ids.__index__())  # an integer, numpy's too
+    if hasattr(ids, "__array__") and getattr(getattr(ids, "dtype", None), "kind", "") in "iufbUS":
+        import numpy  # the ids are its array, or a column over one
 
-    array = numpy.asarray(ids)
-    if array.dtype.kind in "iub":
-        return torch.from_numpy(array.astype("int64"))
-    if array.dtype.kind == "f":
-        return torch.from_numpy(array.astype("float64"))
-    return array.tolist() if array.dtype.kind in "OUS" else list(array)
+        array = numpy.asarray(ids)
+        if array.dtype.kind != "O":
+            return array
+    return ids if isinstance(ids, range) else list(ids)
 
 
-def _values(column: Union[Tensor, Sequence[Any]]) -> list[Any]:
-    return column.tolist() if isinstance(column, Tensor) else list(column)
+def _members(ids: Any) -> list[Any]:
+    """The ids one by one, as a loop over them has them; those of a tensor as Python numbers."""
+    return ids.tolist() if isinstance(ids, Tensor) else list(ids)
+
+
+def _column(ids: Any) -> Union[Tensor, list[Any]]:
+    """Ids as a tensor where they are numbers in an array, else as a list."""
+    if isinstance(ids, range):
+        return torch.arange(ids.start, ids.stop, ids.step) if len(ids) else torch.arange(0)
+    kind = getattr(getattr(ids, "dtype", None), "kind", "")
+    if kind and kind in "iub":
+        return torch.from_numpy(ids.astype("int64"))
+    if kind == "f":
+        return torch.from_numpy(ids.astype("float64"))
+    return ids if isinstance(ids, Tensor) else list(ids)
 
 
 def _positions(
-    wanted: Union[Tensor, Sequence[Any]], known: Union[Tensor, Sequence[Any]]
+    wanted: Union[Tensor, list[Any]], known: Union[Tensor, list[Any]]
 ) -> Tensor:
     """Where each id first stands among the known ones; -1 where it does not."""
     if not len(known) or not len(wanted):
@@ -387,6 +411,6 @@ def _positions(
         place = torch.searchsorted(ordered, wanted).clamp(max=len(ordered) - 1)
         return torch.where(ordered[place] == wanted, at[place], -1)
     first: dict[Any, int] = {}
-    for position, value in enumerate(_values(known)):
+    for position, value in enumerate(_members(known)):
         first.setdefault(value, position)
-    return torch.tensor([first.get(value, -1) for value in _values(wanted)])
+    return torch.tensor([first.get(value, -1) for value in _members(wanted)])
