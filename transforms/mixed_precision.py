@@ -282,9 +282,10 @@ QW310 the optimizer does not step in this function
 QW311 the forward pass is not found
     What it does: this training step stays as it is.
 
-    Why: no call of a model is seen above `backward()` in its block, on the way to the loss. A model
-    is known by its `parameters()`, `train()` or `eval()`. Or another `backward()` or a step stands
-    between forward pass and loss, and those must not run under autocast.
+    Why: no call of a model is seen above `backward()` in its block, on the way to the loss, nor above
+    an `if` that asks whether the loss is finite. A model is known by its `parameters()`, `train()` or
+    `eval()`. Or another `backward()` or a step stands between forward pass and loss, and those must
+    not run under autocast; only what the other `backward()` needed itself may stand above it.
 
     Example:
 
@@ -914,7 +915,7 @@ class _Rewrite:
         leaving: list[cst.CSTNode] = []
         for region in regions:
             self._forward(region, here, scaler)
-            leaving += [n for n in self.forwards.leaving(region) if n not in leaving]
+            leaving += [n for n in self.forwards.leaving(region, regions) if n not in leaving]
         self.edits += [Replace(value, f"{self.tree.code(value)}.float()") for value in leaving]
         self._steps(scaler)
         self._saved(companion, training, site)
@@ -1090,13 +1091,10 @@ class _Rewrite:
                     "QW323", statement, "this statement shares its line with others",
                     "put each on a line of its own",
                 )
-        for statement in found.statements:
-            inside = [*self.step.backwards, *(s.call for s in self.step.steps)]
-            if any(self.tree.is_within(node, statement) for node in inside):
-                raise Refusal(
-                    "QW311", backward, "backward or a step stands between the forward pass and the loss",
-                    "compute the whole loss before the first backward()",
-                )
+        inside = [*self.step.backwards, *(s.call for s in self.step.steps)]
+        if any(self.tree.is_within(n, s) for n in inside for s in found.statements):
+            code, message, hint = _REGIONS["between"]
+            raise Refusal(code, backward, message, hint)
         return found
 
     # -- where the scaler is -----------------------------------------------------------------------
@@ -1374,6 +1372,10 @@ def _postfix(code: str) -> str:
 
 
 _REGIONS = {
+    "between": (
+        "QW311", "backward or a step stands between the forward pass and the loss",
+        "compute the whole loss before the first backward()",
+    ),
     "backward-form": (
         "QW323", "this backward call stands in an expression", "make it a statement of its own",
     ),

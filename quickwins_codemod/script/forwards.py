@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ _PLAIN_METHODS = {
     "load_state_dict", "modules", "named_modules", "children", "requires_grad_", "apply", "half",
     "float", "double", "register_buffer", "buffers", "named_buffers", "share_memory", "compile",
 }
+#: What wraps a model for several processes.
+_WRAPPERS = {"DistributedDataParallel", "DDP"}
 #: What is read of a tensor, or done to it, without its precision mattering.
 _TENSOR_FACTS = {"shape", "device", "dtype", "T", "mT", "grad", "ndim", "requires_grad", "is_cuda"}
 _SAFE_READS = {
@@ -86,8 +88,8 @@ class Forwards:
     # -- models -------------------------------------------------------------------------------
 
     def _models(self) -> set[Variable]:
-        """Variables whose parameters() or train() are asked for."""
-        found = set()
+        """Variables whose parameters() or train() are asked for, and other names for them."""
+        found: set[Variable] = set()
         for call in self.tree.all(cst.Call):
             func = call.func
             if isinstance(func, cst.Attribute) and func.attr.value in (
@@ -96,7 +98,24 @@ class Forwards:
                 variable = self.names.variable(func.value)
                 if variable is not None:
                     found.add(variable)
+        grew = True
+        while grew:
+            others = {
+                a.variable
+                for assignments in self.names.assignments.values()
+                for a in assignments
+                if a.value is not None and a.index is None and self._names_model(a.value, found)
+            }
+            grew = not others <= found
+            found |= others
         return found
+
+    def _names_model(self, value: cst.BaseExpression, models: set[Variable]) -> bool:
+        """`self.net = net` for a model, or the model wrapped for distributed training."""
+        if isinstance(value, cst.Call):
+            return self.tree.code(value.func).rpartition(".")[2] in _WRAPPERS
+        variable = self.names.variable(value)
+        return variable is not None and variable in models
 
     def is_model(self, node: cst.BaseExpression) -> bool:
         """Whether an expression is a model, or a part of one (`model.encoder`, `model.module`)."""
@@ -130,22 +149,24 @@ class Forwards:
         given = any(self.is_model(a.value) for a in call.args)
         if given and helper is not None:
             return not any(isinstance(n, cst.Call) and self._is_backward(n) for n in walk(helper))
-        return helper is not None and self._runs_model(helper)
+        return helper is not None and self._runs_model(helper, ())
 
     def _is_self(self, node: cst.BaseExpression) -> bool:
         return isinstance(node, cst.Name) and self.names.instance_class(node) is not None
 
-    def _runs_model(self, function: cst.FunctionDef) -> bool:
-        """A helper method whose body calls the model and that steps nothing itself."""
+    def _runs_model(self, function: cst.FunctionDef, way: tuple[cst.FunctionDef, ...]) -> bool:
+        """A helper method whose body calls the model, also by another, and steps nothing itself."""
         calls = [n for n in walk(function.body) if isinstance(n, cst.Call)]
-        if any(self._is_backward(c) for c in calls):
+        if function in way or any(self._is_backward(c) for c in calls):
             return False
-        return any(
-            isinstance(c.func, (cst.Name, cst.Attribute))
-            and self.is_model(c.func)
-            and not (isinstance(c.func, cst.Attribute) and c.func.attr.value in _PLAIN_METHODS)
-            for c in calls
-        )
+        for call in calls:
+            if isinstance(call.func, (cst.Name, cst.Attribute, cst.Subscript)):
+                if self.is_model(call.func) and not self.is_plain_method(call):
+                    return True
+            helper = self.names.callee(call) if len(way) < 4 else None
+            if helper is not None and self._runs_model(helper, (*way, function)):
+                return True
+        return False
 
     def optimized(self, optimizer: Optimizer) -> list[str]:
         """What an optimizer is given the parameters of: `model`, `model[0]` as `model.0`."""
@@ -300,6 +321,15 @@ class Forwards:
         loss = backward.func.value
         if any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(loss)):
             return Region(backward, loss, ())
+        found = self._above(backward, statement)
+        guard = self._guard_of_loss(statement, loss)
+        if isinstance(found, Problem) and guard is not None:
+            found = self._above(backward, guard)
+        return found
+
+    def _above(self, backward: cst.Call, statement: cst.CSTNode) -> Region | Problem:
+        """The region among the statements above one, in its block."""
+        loss = backward.func.value
         siblings = self.tree.siblings(statement)
         above = siblings[: next(i for i, s in enumerate(siblings) if s is statement)]
         needed = {n.value for n in names_in(loss)} | self._attributes(loss)
@@ -314,7 +344,52 @@ class Forwards:
         if not forwards:
             return Problem("no-forward", backward)
         last = max(chosen)
-        return Region(backward, loss, tuple(above[min(forwards) : last + 1]))
+        ends = [i for i in range(last) if self._ends_region(above[i])]
+        cut = max((i for i in ends if i > min(forwards)), default=None)
+        if cut is None:
+            return Region(backward, loss, tuple(above[min(forwards) : last + 1]))
+        # Forward passes above another backward or step run in the region of that backward.
+        elsewhere = {
+            s
+            for call in self.tree.all(cst.Call)
+            if self._is_backward(call)
+            and any(self.tree.statement(call) is s for s in above[: cut + 1])
+            and isinstance(region := self.region(call), Region)
+            for s in region.statements
+        }
+        if cut in chosen or any(i < cut and above[i] not in elsewhere for i in forwards):
+            return Problem("between", backward)
+        half: set[str] = set()
+        own: list[int] = []
+        for index in sorted(i for i in chosen if i >= min(forwards)):
+            if index in forwards or half & self._read(above[index]):
+                half |= self._bound(above[index])
+                own += [index] if index > cut else []
+        if not own:
+            return Problem("no-forward", backward)
+        return Region(backward, loss, tuple(above[own[0] : last + 1]))
+
+    def _ends_region(self, statement: cst.CSTNode) -> bool:
+        """It runs a backward pass or steps an optimizer, which must not happen under autocast."""
+        sites = {site for training in self.script.trainings for site in training.sites}
+        return any(
+            isinstance(n, cst.Call) and (self._is_backward(n) or n in sites) for n in walk(statement)
+        )
+
+    def _guard_of_loss(self, statement: cst.CSTNode, loss: cst.BaseExpression) -> cst.If | None:
+        """The `if` around a statement that asks whether the loss is finite, and no more."""
+        guard = self.tree.parents.get(self.tree.block(statement))
+        if not isinstance(guard, cst.If) or guard.orelse is not None:
+            return None
+        calls = [n for n in walk(guard.test) if isinstance(n, cst.Call)]
+        asks = bool(calls) and all(
+            self.tree.code(c.func).rpartition(".")[2] in ("isfinite", "isnan", "isinf", "item")
+            for c in calls
+        )
+        of_loss = {n.value for n in names_in(loss)}
+        names = {n.value for c in calls for n in names_in(c)} - {"torch", "math", "np", "numpy"}
+        joined = any(isinstance(n, cst.BooleanOperation) for n in walk(guard.test))
+        return guard if asks and names and names <= of_loss and not joined else None
 
     def _surely_bound(self, statement: cst.CSTNode) -> set[str]:
         """What a plain assignment binds anew, so that nothing above it matters for that name."""
@@ -354,8 +429,13 @@ class Forwards:
     def _attributes(self, node: cst.CSTNode) -> set[str]:
         return {self.tree.code(n) for n in walk(node) if isinstance(n, cst.Attribute)}
 
-    def leaving(self, region: Region) -> list[cst.BaseExpression]:
-        """Reads of half-precision values where full precision is expected: numpy, other calls."""
+    def leaving(
+        self, region: Region, others: Sequence[Region] = ()
+    ) -> list[cst.BaseExpression]:
+        """Reads of half-precision values where full precision is expected: numpy, other calls.
+
+        others: the regions of other losses, in which half precision is welcome.
+        """
         function = self.tree.function(region.backward)
         half = {
             self.tree.code(t)
@@ -377,12 +457,45 @@ class Forwards:
             if not (isinstance(name, cst.Name) and name.value in half and self.names._is_read(name)):
                 continue
             order = self.tree.order[name]
-            if order < start or self._is_loss(name, region):
+            if order < start or any(self._is_loss(name, r) for r in (region, *others)):
+                continue
+            if order > end and not self._is_half(name, half, end):
                 continue
             value = self._value_of(name)
-            if self._meets_full_precision(value, below=order > end) and value not in found:
+            below = order > end and not any(
+                self.tree.is_within(name, s) for r in others for s in r.statements
+            )
+            if self._meets_full_precision(value, below) and value not in found:
                 found.append(value)
         return found
+
+    def _is_half(self, name: cst.Name, half: set[str], end: int) -> bool:
+        """Whether a read below a region still means what the region bound, or something made of it."""
+        bound = self._last_binding(name, end)
+        if bound is None:
+            return True
+        return isinstance(bound, cst.Assign) and self._stays_half(bound, half) and any(
+            n.value in half and self._is_half(n, half, end) for n in names_in(bound.value)
+        )
+
+    def _last_binding(self, name: cst.Name, end: int) -> cst.CSTNode | None:
+        """The nearest statement above a read, below a region, that surely binds the name anew."""
+        statement = self.tree.statement(name)
+        while self.tree.order[statement] > end:
+            siblings = self.tree.siblings(statement)
+            index = next(i for i, s in enumerate(siblings) if s is statement)
+            for above in reversed(siblings[:index]):
+                if self.tree.order[above] > end and name.value in self._surely_bound(above):
+                    return above
+            owner = self.tree.parents.get(self.tree.block(statement))
+            if owner is None or isinstance(owner, (cst.FunctionDef, cst.ClassDef)):
+                return None
+            if isinstance(owner, cst.For) and self.tree.order[owner] > end and name.value in {
+                self.tree.code(t) for t in _flat(owner.target)
+            }:
+                return owner
+            statement = self.tree.statement(owner)
+        return None
 
     def _is_loss(self, name: cst.Name, region: Region) -> bool:
         return any(n.value == name.value for n in names_in(region.loss))
