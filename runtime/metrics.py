@@ -14,6 +14,7 @@ What is relevant comes in the same forms, or as sets, in any order.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import numbers
 import time
@@ -114,7 +115,7 @@ def diversity_at_k(recommended: Any, features: Tensor, k: int) -> Tensor:
         ValueError: An id has no row in `features`.
     """
     lists, shape = _first_k(recommended, k)
-    return _diversity(lists, torch.as_tensor(features)).reshape(shape)
+    return _diversity(lists, _tensor(features)).reshape(shape)
 
 
 def novelty_at_k(recommended: Any, popularity: Any, n_users: int, k: int) -> Tensor:
@@ -141,7 +142,7 @@ def novelty_at_k(recommended: Any, popularity: Any, n_users: int, k: int) -> Ten
             (as when interactions were counted in place of users), or an id has no popularity.
     """
     lists, shape = _first_k(recommended, k)
-    information = _information(torch.as_tensor(popularity).cpu(), _positive("n_users", n_users))
+    information = _information(_tensor(popularity).cpu(), _positive("n_users", n_users))
     _check_ids(lists, len(information), "the number of popularities")
     return _novelty(lists, information).reshape(shape)
 
@@ -172,7 +173,7 @@ def serendipity(recommended: Any, relevant: Any, popularity: Any, k: int) -> Ten
         ValueError: An id has no popularity.
     """
     lists, hits, counts, shape = _compare(recommended, relevant, k)
-    popularity = torch.as_tensor(popularity).cpu()
+    popularity = _tensor(popularity).cpu()
     _check_ids(lists, len(popularity), "the number of popularities")
     chance = _chance_by_popularity(popularity, len(popularity))
     return _serendipity(lists, hits, chance, len(popularity)).reshape(shape)
@@ -291,8 +292,8 @@ class RankingMetrics:
         never = [item for item in excluded if not 0 <= item < self.n_items]
         if never:
             raise ValueError(f"excluded holds {never[0]}, which is no id below {self.n_items}")
-        self._excluded = torch.as_tensor(sorted(excluded), dtype=torch.int64)
-        self._in_catalogue = torch.ones(self.n_items, dtype=torch.bool)
+        self._excluded = torch.as_tensor(sorted(excluded), dtype=torch.int64, device="cpu")
+        self._in_catalogue = torch.ones(self.n_items, dtype=torch.bool, device="cpu")
         self._in_catalogue[self._excluded] = False
         self._catalogue_size = int(self._in_catalogue.sum())
         self._max_users = None if max_users is None else _positive("max_users", max_users)
@@ -301,19 +302,21 @@ class RankingMetrics:
         self._sync = sync
 
         generator = torch.Generator().manual_seed(seed)  # the global one is the script's
-        self._priority = torch.randperm(self.n_items, generator=generator, dtype=torch.int32)
+        shuffle = functools.partial(torch.randperm, generator=generator, device="cpu")
+        self._priority = shuffle(self.n_items, dtype=torch.int32)
         self._train, self._held_out = known, wanted
         users, items = wanted._keys // wanted._width, wanted._keys % wanted._width
         new = self._in_catalogue[items]
         if not known.by_history:
             new &= ~known.contain(users, items)
         users = users[new].unique_consecutive()
-        self._users = users[torch.randperm(len(users), generator=generator)]
+        self._users = users[shuffle(len(users))]
 
         if features is not None and item_embeddings is not None:
             raise ValueError("give features or item_embeddings, not both")
         self._vectors = features if item_embeddings is None else item_embeddings
-        self._read_vectors()  # what is wrong with them should show here and not after an epoch
+        if isinstance(self._vectors, nn.Embedding) or not callable(self._vectors):
+            self._read_vectors()  # what is wrong with them should show now, not after an epoch
         counts, n_users = _popularity(known, self.n_items)
         counts *= self._in_catalogue
         self._information = _information(counts, n_users) if n_users else None
@@ -335,9 +338,10 @@ class RankingMetrics:
 
     def reset(self) -> None:
         """Forget all users, as before the first update."""
-        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64)  # of values, of users
-        self._counts = torch.zeros(2, dtype=torch.float64)  # users evaluated, users left out
-        self._shown = torch.zeros(self.n_items, dtype=torch.float64)
+        zeros = functools.partial(torch.zeros, dtype=torch.float64, device="cpu")
+        self._sums = zeros(2, len(self._names))  # of values, and of users for whom there is one
+        self._counts = zeros(2)  # users evaluated, users left out
+        self._shown = zeros(self.n_items)  # in how many lists each item was
 
     def update(
         self, scores: Tensor, users: Any = None, *, relevant: Any = None, seen: Any = None
@@ -358,7 +362,7 @@ class RankingMetrics:
             TypeError, ValueError: A shape does not fit, neither users nor relevant items are given,
                 or an id is out of range.
         """
-        scores = torch.as_tensor(scores).detach()
+        scores = _tensor(scores)
         if scores.dim() != 2 or scores.shape[1] != self.n_items:
             raise ValueError(
                 f"scores have shape {list(scores.shape)}, but must be [users, {self.n_items}]: one "
@@ -474,11 +478,10 @@ class RankingMetrics:
         self, scores: Tensor, users: Tensor | None, relevant: Tensor | None, seen: Tensor | None
     ) -> None:
         """Add the lists of so many rows as may be held at once."""
-        nobody = torch.full((len(scores),), -1)
+        if users is None:
+            users = torch.full((len(scores),), -1, device="cpu")  # nobody, who has nothing
         wanted = _items_of(self._held_out, users) if relevant is None else _entries(relevant)
-        known = _items_of(self._train, nobody if users is None else users)
-        if seen is not None:
-            known = _entries(seen)
+        known = _items_of(self._train, users) if seen is None else _entries(seen)
         # Half precision would do, but masking and ranking in it are slow on CPUs.
         kind = scores.dtype if scores.dtype is torch.float64 else torch.float32
         scores = scores.to(kind, copy=True).nan_to_num_(-torch.inf, torch.inf, -torch.inf)
@@ -531,7 +534,7 @@ class RankingMetrics:
             vectors = vectors.weight
         elif callable(vectors):
             vectors = vectors()
-        vectors = torch.as_tensor(vectors).detach()
+        vectors = _tensor(vectors)
         if vectors.dim() != 2 or len(vectors) < self.n_items:
             raise ValueError(
                 f"features or item_embeddings have shape {list(vectors.shape)}, but must be "
@@ -540,13 +543,18 @@ class RankingMetrics:
         return vectors
 
 
-# Lists of ids
+# Tensors and lists of ids
+
+
+def _tensor(values: Any) -> Tensor:
+    # as_tensor would move a tensor to where the script's torch.set_default_device says.
+    return values.detach() if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
 
 
 def _ids(name: str, values: Any) -> Tensor:
     """Ids in a tensor, an array or a sequence of numbers, as int64 on the CPU."""
     try:
-        ids = torch.as_tensor(values).detach().cpu()
+        ids = _tensor(values).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be integer ids: {error}") from None
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool):
@@ -556,7 +564,7 @@ def _ids(name: str, values: Any) -> Tensor:
 
 def _id_lists(name: str, lists: Any) -> tuple[Tensor, bool]:
     """Lists as int64 [U, L] padded with -1, and whether it is a single one that was given bare."""
-    if hasattr(lists, "__array__") and lists.dtype != object:  # a tensor or a numpy array
+    if getattr(lists, "dtype", object) != object:  # a tensor or an array of numbers
         ids = _ids(name, lists)
         if ids.dim() not in (1, 2):
             raise ValueError(
@@ -633,7 +641,7 @@ def _hits(lists: Tensor, keys: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
     `keys` are the relevant ones, row * width + id, in ascending order and each once.
     """
-    rows = torch.arange(len(lists)).unsqueeze(1)
+    rows = torch.arange(len(lists), device=lists.device).unsqueeze(1)
     hits = _is_in(rows * width + lists, keys) & (lists >= 0)
     return hits, torch.bincount(keys // width, minlength=len(lists))
 
@@ -671,7 +679,7 @@ def _positive(name: str, value: Any) -> int:
 
 def _ndcg(hits: Tensor, counts: Tensor, k: int) -> Tensor:
     most = max(int(counts.max()) if len(counts) else 0, hits.shape[1])
-    ranks = torch.arange(1, min(k, most) + 1, dtype=torch.float64)
+    ranks = torch.arange(1, min(k, most) + 1, dtype=torch.float64, device=hits.device)
     gains = 1.0 / torch.log2(ranks + 1.0)
     best = torch.cat([gains.new_zeros(1), gains.cumsum(0)])[counts.clamp(max=len(gains))]
     return (hits * gains[: hits.shape[1]]).sum(dim=1) / best
@@ -687,21 +695,21 @@ def _hit_rate(hits: Tensor, counts: Tensor) -> Tensor:
 
 def _diversity(lists: Tensor, vectors: Tensor) -> Tensor:
     _check_ids(lists, len(vectors), "the number of rows")
+    if lists.shape[1] < 2:
+        return torch.full((len(lists),), torch.nan, dtype=torch.float64, device=lists.device)
     # Not all vectors: of a large catalogue, few are recommended.
-    lists = F.pad(lists, (0, 1), value=-1)  # embedding_bag takes no empty bags
     ids, places = lists.unique(return_inverse=True)
-    known = ids >= 0
-    units = torch.zeros(len(ids), vectors.shape[1], dtype=torch.float64)
-    units[known] = vectors[ids[known].to(vectors.device)].cpu().double()
-    lengths = units.norm(dim=1, keepdim=True)
-    units = torch.where(lengths == 0.0, units, units / lengths)
-    # |sum|² is the sum of the cosines of all pairs, and of each item with itself.
+    units = vectors.index_select(0, ids.clamp(min=0).to(vectors.device)).cpu().double()
+    units[ids < 0] = 0.0
     squares = units.square().sum(dim=1, keepdim=True)
-    own = F.embedding_bag(places, squares, mode="sum").squeeze(1)
-    size = (lists >= 0).sum(dim=1).double()
+    units /= squares.sqrt().masked_fill(squares == 0.0, 1.0)
     sums = [F.embedding_bag(part, units, mode="sum") for part in places.split(_LISTS_AT_ONCE)]
-    cosine = (torch.cat([part.square().sum(dim=1) for part in sums]) - own) / (size * (size - 1.0))
-    return (1.0 - cosine).clamp(0.0, 2.0).masked_fill(size < 2.0, torch.nan)
+    # The square of a sum of vectors is the cosines of all pairs, twice, and of each with itself.
+    own = (squares != 0.0)[places].sum(dim=(1, 2))
+    size = (lists >= 0).sum(dim=1)
+    cosines = torch.cat([part.square().sum(dim=1) for part in sums]) - own
+    distance = 1.0 - cosines / (size * (size - 1))
+    return distance.clamp(0.0, 2.0).masked_fill(size < 2, torch.nan)
 
 
 def _novelty(lists: Tensor, information: Tensor) -> Tensor:
@@ -724,7 +732,7 @@ def _information(popularity: Tensor, n_users: int) -> Tensor:
 
 
 def _serendipity(lists: Tensor, hits: Tensor, chance: Tensor, n_items: int) -> Tensor:
-    ranks = torch.arange(1, lists.shape[1] + 1, dtype=torch.float64)
+    ranks = torch.arange(1, lists.shape[1] + 1, dtype=torch.float64, device=lists.device)
     own = (n_items + 1.0 - ranks) / n_items
     return _mean((own - chance[lists.clamp(min=0)]).clamp(min=0.0) * hits, lists)
 
@@ -759,7 +767,7 @@ def _coverage(shown: Tensor) -> float:
 
 def _gini(shown: Tensor) -> float:
     ascending, n = shown.double().sort().values, len(shown)
-    weights = 2.0 * torch.arange(1, n + 1, dtype=torch.float64) - n - 1.0
+    weights = 2.0 * torch.arange(1, n + 1, dtype=torch.float64, device=shown.device) - n - 1.0
     return ((weights * ascending).sum() / (n * ascending.sum())).item()
 
 
@@ -856,7 +864,8 @@ def _unchanged(modules: Collection[nn.Module]) -> Iterator[None]:
     # Not by eval() and train(): a frozen batch norm has a flag of its own, and some models do more.
     training = [module for module in modules if module.training]
     # An embedding with max_norm shortens, in its weights, the vectors that are looked up.
-    limited = [m.weight for m in modules if getattr(m, "max_norm", None) is not None]
+    tables = [module for module in modules if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
+    limited = [table.weight for table in tables if table.max_norm is not None]
     copies = [weight.detach().clone() for weight in limited]
     gpus = {tensor.device for tensor in _tensors(modules) if tensor.is_cuda}
     with torch.random.fork_rng(list(gpus)):  # some models draw numbers in evaluation mode too
@@ -877,22 +886,21 @@ def _unchanged(modules: Collection[nn.Module]) -> Iterator[None]:
 def _interactions(data: Any) -> Interactions:
     if isinstance(data, Interactions):
         return data
-    nothing = torch.empty(0, dtype=torch.int64)
+    nothing = torch.empty(0, dtype=torch.int64, device="cpu")
     return Interactions((nothing, nothing) if data is None else data)
 
 
 def _items_of(interactions: Interactions, users: Tensor) -> tuple[Tensor, Tensor]:
     """The items of these users: in which row the user stands, and the item."""
     if interactions.by_history:
-        nothing = torch.empty(0, dtype=torch.int64)
-        return nothing, nothing
+        return users[:0], users[:0]
     keys, width = interactions._keys, interactions._width  # in ascending order
     first = interactions._first_keys(users)
     start = torch.searchsorted(keys, first)
     counts = torch.searchsorted(keys, first + width) - start
-    rows = torch.arange(len(users)).repeat_interleave(counts)
+    rows = torch.arange(len(users), device=keys.device).repeat_interleave(counts)
     skipped = start - (counts.cumsum(0) - counts)
-    return rows, keys[torch.arange(len(rows)) + skipped[rows]] % width
+    return rows, keys[torch.arange(len(rows), device=keys.device) + skipped[rows]] % width
 
 
 def _popularity(interactions: Interactions, n_items: int) -> tuple[Tensor, int]:

@@ -42,8 +42,8 @@ def no_warnings():
         yield
 
 
-def near(expected):
-    return pytest.approx(expected, abs=1e-6, nan_ok=True)
+def near(expected, tolerance=1e-6):
+    return pytest.approx(expected, abs=tolerance, nan_ok=True)
 
 
 # The definitions, in plain Python
@@ -791,7 +791,27 @@ def test_regions_of_the_script_make_no_difference():
             metrics.reset()
         metrics.update_from_model(model)  # a state from inference mode can be added to
         assert metrics.compute() == expected
+        with region:
+            metrics.reset()
+            metrics.update(grid(model, metrics._users).float(), metrics._users)
+            assert metrics.compute() == near(expected, 1e-2)
     assert model.items.weight.requires_grad and not metrics._sums.requires_grad
+
+
+def test_the_scripts_default_device_makes_no_difference():
+    model = Factors()
+    metrics = RankingMetrics(TRAIN, HELD_OUT, ITEMS, item_embeddings=model.items, extras=EXTRAS)
+    expected = metrics.evaluate(model)
+    scores, users = grid(model, torch.arange(USERS)), torch.arange(USERS)
+    torch.set_default_device("meta")
+    try:
+        assert metrics.evaluate(model) == expected
+        metrics.update(scores, users, seen=[[0]] * USERS)
+        metrics.update(scores, relevant=[[0]] * USERS)
+        assert serendipity([[1, 0]], [[1]], [0, 1], 2).tolist() == [0.0]
+        assert gini([[1, 0]], 2, 1) == 0.5
+    finally:
+        torch.set_default_device(None)
 
 
 def test_wrapped_models_are_called_inside_of_their_wrappers():
