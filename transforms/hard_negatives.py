@@ -154,6 +154,30 @@ QW202 a ranking term was added beside a rating loss
 
     What to do: read the diff, and compare both NDCG and RMSE with a run before it.
 
+QW203 negatives are drawn for all rows at once
+    What it does: a loop that draws an item, looks it up among the positives and draws again becomes
+    one draw for all rows. Rows, columns, counts and types are as before. A function gains `score`,
+    for harder draws by a model; rows for training only are drawn by popularity without one.
+
+    Why: on 100,000 ratings it took a hundredth of the time, and less (bench/negative_tables.py).
+
+    Example:
+
+         rows = []
+        -while len(rows) < 99:
+        -    user, item = torch.randint(5, (1,)).item(), torch.randint(9, (1,)).item()
+        -    if (user, item) not in known:
+        -        rows.append((user, item))
+        +drawn = unseen_pairs(
+        +    range(5), range(9), lambda user, item: (user, item) in known, 99,
+        +    seed=torch.randint(2**31 - 1, (1,)).item(),
+        +)
+        +for user, item in zip(*drawn):
+        +    rows.append((user, item))
+
+    What to do: read the diff. The seed comes from the stream that was drawn from before, so a
+    script that seeds it still repeats its rows; they are other rows than before.
+
 QW204 an in-batch softmax was masked and corrected
     What it does: logits of other rows' items that the user has seen, or that are the row's own item
     once more, get the lowest value; and each logit is lowered by its item's log popularity.
@@ -386,101 +410,6 @@ QW219 what is trained is not the rating loss
 
     What to do: call `backward()` on the rating loss, or a sum with it, and run again.
 
-QW226 this is a test
-    What it does: this loop stays as it is.
-
-    Why: it stands in a test: a function `test_...`, a TestCase, or a file `test_*.py`, `*_test.py`
-    or `conftest.py`.
-
-    Example:
-
-        def test_training():
-            for user, item, rating in loader:
-                optimizer.zero_grad()
-                loss = criterion(recommender(user, item), rating)
-                loss.backward()
-                optimizer.step()
-
-    What to do: nothing. If it is a training run all the same, rename it.
-
-QW250 the objective gains a term
-    What it does: the script is rewritten all the same (QW202).
-
-    Why: measured on MovieLens-100k, ranking all items, regression alone has an NDCG@10 of 0.01 to
-    0.02, popularity 0.125, and regression with this term 0.22 to 0.25. RMSE grows by 0.07 to 0.1
-    stars; with `--positives liked` by 0.03 to 0.05, for an NDCG@10 of 0.21.
-
-    Example:
-
-        for user, item, rating in loader:
-            optimizer.zero_grad()
-            loss = criterion(recommender(user, item), rating)
-            loss.backward()
-            optimizer.step()
-
-    What to do: measure both on your data. `--ranking-weight` weighs the term; where only ratings
-    are predicted and nothing is ranked, drop it: `--ignore QW202`.
-
-QW251 scores are used as probabilities
-    What it does: the script is rewritten all the same.
-
-    Why: trained against hard negatives, a model gives lower scores to all items. AUC, log loss and
-    accuracy on random negatives may get worse where ranking gets better.
-
-    Example:
-
-        from sklearn.metrics import roc_auc_score
-        bce = nn.BCEWithLogitsLoss()
-        for user, positive in loader:
-            optimizer.zero_grad()
-            negative = torch.randint(0, 50, (len(user),))
-            scores = recommender(torch.cat([user, user]), torch.cat([positive, negative]))
-            labels = torch.cat([torch.ones(len(user)), torch.zeros(len(user))])
-            bce(scores, labels).backward()
-            optimizer.step()
-            print(roc_auc_score(labels, scores.detach()))
-
-    What to do: compare runs by a ranking metric over the whole catalogue (NDCG, recall).
-
-QW252 the statistics are not logged
-    What it does: the script is rewritten all the same.
-
-    Why: no dict is logged once an epoch, under no condition, so there is no place for them.
-
-    Example:
-
-        for user, item, rating in loader:
-            optimizer.zero_grad()
-            loss = criterion(recommender(user, item), rating)
-            loss.backward()
-            optimizer.step()
-
-    What to do: at the end of each epoch, log what `negatives.statistics()` returns.
-
-QW203 negatives are drawn for all rows at once
-    What it does: a loop that draws an item, looks it up among the positives and draws again becomes
-    one draw for all rows. Rows, columns, counts and types are as before. A function gains `score`,
-    for harder draws by a model; rows for training only are drawn by popularity without one.
-
-    Why: on 100,000 ratings it took a hundredth of the time, and less (bench/negative_tables.py).
-
-    Example:
-
-         rows = []
-        -while len(rows) < 99:
-        -    user, item = torch.randint(5, (1,)).item(), torch.randint(9, (1,)).item()
-        -    if (user, item) not in known:
-        -        rows.append((user, item))
-        +drawn = unseen_pairs(
-        +    range(5), range(9), lambda user, item: (user, item) in known, 99,
-        +    seed=torch.randint(2**31 - 1, (1,)).item(),
-        +)
-        +for user, item in zip(*drawn):
-        +    rows.append((user, item))
-
-    What to do: read the diff. The seed comes from the stream that was drawn from before, so a
-    script that seeds it still repeats its rows; they are other rows than before.
-
 QW220 a draw that is not understood
     What it does: the loop stays as it is.
 
@@ -592,6 +521,77 @@ QW225 a name of the loop that is used below it
         -print(item)
 
     What to do: read what you need from the rows instead.
+
+QW226 this is a test
+    What it does: this loop stays as it is.
+
+    Why: it stands in a test: a function `test_...`, a TestCase, or a file `test_*.py`, `*_test.py`
+    or `conftest.py`.
+
+    Example:
+
+        def test_training():
+            for user, item, rating in loader:
+                optimizer.zero_grad()
+                loss = criterion(recommender(user, item), rating)
+                loss.backward()
+                optimizer.step()
+
+    What to do: nothing. If it is a training run all the same, rename it.
+
+QW250 the objective gains a term
+    What it does: the script is rewritten all the same (QW202).
+
+    Why: measured on MovieLens-100k, ranking all items, regression alone has an NDCG@10 of 0.01 to
+    0.02, popularity 0.125, and regression with this term 0.22 to 0.25. RMSE grows by 0.07 to 0.1
+    stars; with `--positives liked` by 0.03 to 0.05, for an NDCG@10 of 0.21.
+
+    Example:
+
+        for user, item, rating in loader:
+            optimizer.zero_grad()
+            loss = criterion(recommender(user, item), rating)
+            loss.backward()
+            optimizer.step()
+
+    What to do: measure both on your data. `--ranking-weight` weighs the term; where only ratings
+    are predicted and nothing is ranked, drop it: `--ignore QW202`.
+
+QW251 scores are used as probabilities
+    What it does: the script is rewritten all the same.
+
+    Why: trained against hard negatives, a model gives lower scores to all items. AUC, log loss and
+    accuracy on random negatives may get worse where ranking gets better.
+
+    Example:
+
+        from sklearn.metrics import roc_auc_score
+        bce = nn.BCEWithLogitsLoss()
+        for user, positive in loader:
+            optimizer.zero_grad()
+            negative = torch.randint(0, 50, (len(user),))
+            scores = recommender(torch.cat([user, user]), torch.cat([positive, negative]))
+            labels = torch.cat([torch.ones(len(user)), torch.zeros(len(user))])
+            bce(scores, labels).backward()
+            optimizer.step()
+            print(roc_auc_score(labels, scores.detach()))
+
+    What to do: compare runs by a ranking metric over the whole catalogue (NDCG, recall).
+
+QW252 the statistics are not logged
+    What it does: the script is rewritten all the same.
+
+    Why: no dict is logged once an epoch, under no condition, so there is no place for them.
+
+    Example:
+
+        for user, item, rating in loader:
+            optimizer.zero_grad()
+            loss = criterion(recommender(user, item), rating)
+            loss.backward()
+            optimizer.step()
+
+    What to do: at the end of each epoch, log what `negatives.statistics()` returns.
 
 QW253 nobody calls the function that draws
     What it does: says so; the function is rewritten all the same.
