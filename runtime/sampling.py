@@ -54,8 +54,8 @@ def unseen_items(
         count: Draws for each entry of `users`.
         replace: Whether a user may get one item twice.
         short: Whether a user with fewer unseen items gets all of them; only without replacement.
-        popularity: Draw an item with probability proportional to (1 + its number of positives) to
-            this power; 0 draws evenly. Needs `seen` as two columns.
+        popularity: Draw an item with probability proportional to (1 + its positives in `seen`, of
+            whichever user) to this power; 0 draws evenly. Needs `seen` as two columns.
         score: Harder draws: a function of a list of users and a list of items that returns one
             number for each pair, higher for what is more like a positive, or a table that is
             indexed by both, `score[users, items]`. One draw is the highest of 8 candidates;
@@ -195,6 +195,7 @@ class _Draw:
         self.item_of = _positions(item_column, item_column)
         self.test = seen if callable(seen) else None
         self.keys = torch.empty(0, dtype=torch.int64)
+        self.counts = torch.zeros(len(self.items))
         if not callable(seen):
             pairs = [_column(_sequence(ids)) for ids in seen]
             if len(pairs) != 2 or len(pairs[0]) != len(pairs[1]):
@@ -203,6 +204,7 @@ class _Draw:
                     f"positives; got {[len(column) for column in pairs]} entries"
                 )
             user, item = _positions(pairs[0], user_column), _positions(pairs[1], item_column)
+            self.counts = torch.bincount(item[item >= 0], minlength=len(self.items))
             known = (user >= 0) & (item >= 0)
             self.keys = torch.unique(user[known] * len(self.items) + item[known])
         self.cumulative = self._weights(popularity).cumsum(0) if popularity else None
@@ -214,8 +216,7 @@ class _Draw:
             raise ValueError(
                 "popularity needs the positives as two columns; got a function as `seen`"
             )
-        counts = torch.bincount(self.keys % max(1, len(self.items)), minlength=len(self.items))
-        return (1.0 + counts.double())[self.item_of] ** popularity
+        return (1.0 + self.counts.double())[self.item_of] ** popularity
 
     def user_ids(self, at: Tensor) -> list[Any]:
         return [self.users[row] for row in at.tolist()]

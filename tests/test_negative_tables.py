@@ -521,15 +521,14 @@ def test_other_draws_are_not_spoken_of(text, tmp_path):
 
 
 def test_a_loader_that_scripts_of_other_folders_import_still_starts(tmp_path):
-    loader = (mining.PAIRS / "table_features_before_split.in.py").read_text("utf-8")
     package = tmp_path / "two_towers" / "src"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    (package / "data.py").write_text(loader)
+    (package / "data.py").write_text(LOOP)
     start = (
         "import sys\nfrom pathlib import Path\n"
         "sys.path.insert(0, str(Path(__file__).resolve().parent / {folder!r}))\n"
-        "from {module} import Data\nprint(Data.__name__)\n"
+        "from {module} import negatives\nprint(negatives.__name__)\n"
     )
     (tmp_path / "from_root.py").write_text(start.format(folder="two_towers/src", module="data"))
     (tmp_path / "two_towers" / "beside.py").write_text(start.format(folder=".", module="src.data"))
@@ -544,7 +543,7 @@ def test_a_loader_that_scripts_of_other_folders_import_still_starts(tmp_path):
         ran = subprocess.run(
             [sys.executable, script], cwd=tmp_path / folder, capture_output=True, text=True
         )
-        assert ran.stdout == "Data\n", ran.stderr
+        assert ran.stdout == "negatives\n", ran.stderr
     check = subprocess.run(
         [sys.executable, "-m", "quickwins_codemod", "check", "--select", mining.RULE, "."],
         cwd=tmp_path, capture_output=True, text=True,
