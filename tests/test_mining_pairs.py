@@ -70,8 +70,11 @@ def _assert_unseen(call):
     if call.labels is not None:
         negative = (call.labels == 0).reshape(-1, 1).expand_as(result)
         assert torch.equal(call.result[~negative[:, 0]], call.drawn[~negative[:, 0]])
-    users = call.users.reshape(len(result), -1)[:, :1]
-    seen = call.seen.contain(users.expand_as(result), result)
+    if call.by_history:
+        seen = (result.unsqueeze(2) == call.users.unsqueeze(1)).any(2)
+    else:
+        users = call.users.reshape(len(result), -1)[:, :1]
+        seen = call.seen.contain(users.expand_as(result), result)
     assert not bool((seen & negative).any())
     drawn = call.drawn.reshape(result.shape)
     assert bool(((result >= call.low) & (result < call.high) | (result == drawn)).all())

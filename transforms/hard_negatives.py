@@ -912,7 +912,7 @@ class _Mining:
                 "set the users above the first use of the negatives",
             )
         arguments = [*self._scorer(sampled)]
-        positives = self._at(sampled.positives, anchor) if sampled.positives is not None else None
+        positives = self._at(sampled.positives, anchor) if sampled.beside else None
         model, *extra = arguments
         call = [model, users, name, *([f"positives={positives}"] if positives else []), *extra]
         self.edits.append(InsertBefore(
@@ -922,6 +922,9 @@ class _Mining:
     def _scorer(self, sampled: Sampled) -> list[str]:
         """The model, and how it scores one item where that is not the model's own call."""
         code = self.tree.code
+        if sampled.triple is not None and sampled.scorer:
+            model = code(sampled.triple.func)
+            return [model, f"score={model}.{sampled.scorer}"]
         if sampled.triple is not None:
             return [
                 code(sampled.triple.func),

@@ -16,7 +16,7 @@ from quickwins_codemod.script.tree import Tree, walk
 _KEEPING = {
     "to", "cuda", "cpu", "long", "int", "float", "double", "half", "contiguous", "view", "reshape",
     "squeeze", "unsqueeze", "flatten", "clone", "detach", "type", "type_as", "pin_memory",
-    "non_blocking", "requires_grad_", "ravel",
+    "non_blocking", "requires_grad_", "ravel", "repeat", "repeat_interleave", "expand", "expand_as",
 }
 _WRAPPING = {
     "Variable", "tensor", "as_tensor", "from_numpy", "LongTensor", "FloatTensor", "IntTensor",

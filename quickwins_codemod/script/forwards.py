@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from quickwins_codemod.script.names import Variable, names_in
 from quickwins_codemod.script.tree import LOOPS, walk
 
 if TYPE_CHECKING:
+    from quickwins_codemod.script.evaluations import Evaluations
     from quickwins_codemod.script.scaling import Scaling
 
 #: Methods of a model that are no forward pass.
@@ -33,6 +34,9 @@ _SAFE_READS = {
     "len", "isinstance", "print", "float", "long", "int", "bool", "backward", "isnan", "isfinite",
     "type", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like", "register_hook",
 }
+#: Of these, what gives values beside their places.
+_ORDERED = {"max", "min", "topk", "sort"}
+_LOSS = re.compile(r"loss|criterion|entropy|kl_div", re.IGNORECASE)
 _HALF = re.compile(r"\btorch\.(float16|half|bfloat16)\b")
 _AUTOCAST = re.compile(r"^(torch|quickwins_runtime|quickwins_codemod|apex|contextlib)\b.*\bautocast$")
 _CLIP = re.compile(r"clip_?grad|grad_?norm|gradient_?clip|clip_?gradient", re.IGNORECASE)
@@ -121,13 +125,16 @@ class Forwards:
         """Whether an expression is a model, or a part of one (`model.encoder`, `model.module`)."""
         while True:
             variable = self.names.variable(node)
-            if variable is not None:
-                if variable in self.models or self._same_as_model(variable):
-                    return True
+            if variable is not None and self.names_model(variable):
+                return True
             if isinstance(node, cst.Attribute):
                 node = node.value
             else:
                 return False
+
+    def names_model(self, variable: Variable) -> bool:
+        """Whether a variable holds a model, or is a parameter that is given one."""
+        return variable in self.models or self._same_as_model(variable)
 
     def _same_as_model(self, variable: Variable) -> bool:
         if not isinstance(variable.scope, cst.FunctionDef):
@@ -148,7 +155,7 @@ class Forwards:
         helper = self.names.callee(call)
         given = any(self.is_model(a.value) for a in call.args)
         if given and helper is not None:
-            return not any(isinstance(n, cst.Call) and self._is_backward(n) for n in walk(helper))
+            return not any(isinstance(n, cst.Call) and self.is_backward(n) for n in walk(helper))
         return helper is not None and self._runs_model(helper, ())
 
     def _is_self(self, node: cst.BaseExpression) -> bool:
@@ -157,7 +164,7 @@ class Forwards:
     def _runs_model(self, function: cst.FunctionDef, way: tuple[cst.FunctionDef, ...]) -> bool:
         """A helper method whose body calls the model, also by another, and steps nothing itself."""
         calls = [n for n in walk(function.body) if isinstance(n, cst.Call)]
-        if function in way or any(self._is_backward(c) for c in calls):
+        if function in way or any(self.is_backward(c) for c in calls):
             return False
         for call in calls:
             if isinstance(call.func, (cst.Name, cst.Attribute, cst.Subscript)):
@@ -170,14 +177,19 @@ class Forwards:
 
     def optimized(self, optimizer: Optimizer) -> list[str]:
         """What an optimizer is given the parameters of: `model`, `model[0]` as `model.0`."""
-        found = []
-        for creation in optimizer.creations:
-            for node in walk(creation):
-                if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
-                    if node.func.attr.value in ("parameters", "named_parameters"):
-                        base = self.tree.plain(node.func.value)
-                        found.append(base.replace("[", ".").replace("]", ""))
-        return found
+        plain = [self.tree.plain(node) for node in self.optimized_models(optimizer)]
+        return [base.replace("[", ".").replace("]", "") for base in plain]
+
+    def optimized_models(self, optimizer: Optimizer) -> list[cst.BaseExpression]:
+        """The expressions whose parameters() an optimizer is given."""
+        return [
+            node.func.value
+            for creation in optimizer.creations
+            for node in walk(creation)
+            if isinstance(node, cst.Call)
+            and isinstance(node.func, cst.Attribute)
+            and node.func.attr.value in ("parameters", "named_parameters")
+        ]
 
     # -- training steps -------------------------------------------------------------------------
 
@@ -185,11 +197,12 @@ class Forwards:
         """Every function that calls backward(), with what it steps."""
         by_function: dict[cst.CSTNode, list[cst.Call]] = {}
         for call in self.tree.all(cst.Call):
-            if self._is_backward(call):
+            if self.is_backward(call):
                 by_function.setdefault(self.tree.function(call), []).append(call)
         return [self._step(function, calls) for function, calls in by_function.items()]
 
-    def _is_backward(self, call: cst.Call) -> bool:
+    def is_backward(self, call: cst.Call) -> bool:
+        """A call of backward(), of whatever."""
         return isinstance(call.func, cst.Attribute) and call.func.attr.value == "backward"
 
     def _step(self, function: cst.CSTNode, backwards: list[cst.Call]) -> TrainingStep:
@@ -225,6 +238,43 @@ class Forwards:
 
     def is_autocast(self, call: cst.Call) -> bool:
         return bool(_AUTOCAST.match(self.names.dotted(call.func) or ""))
+
+    def is_loss_call(self, call: cst.Call) -> bool:
+        """A call of a loss, by its name or the class that made it."""
+        return bool(_LOSS.search(self.tree.code(call.func).rpartition(".")[2])) or any(
+            self.tree.code(c.func).endswith("Loss") for c in self.names.creations(call.func)
+        )
+
+    def has_call_of(self, value: cst.CSTNode, calls: Sequence[cst.Call]) -> bool:
+        """Whether one of some calls stands in an expression."""
+        return any(self.tree.is_within(c, value) for c in calls)
+
+    def is_safe_read(self, name: str) -> bool:
+        """Whether what a method or function of this name gives is the same in half precision."""
+        return name in _SAFE_READS - _ORDERED
+
+    def is_ordered(self, name: str) -> bool:
+        """A method or function that gives values beside their places: topk."""
+        return name in _ORDERED
+
+    def needs_precision(self, value: cst.BaseExpression) -> bool:
+        """Whether a read of predictions is more than a comparison, an index or an item of them."""
+        node: cst.CSTNode = value
+        for ancestor in self.tree.ancestors(value):
+            if isinstance(ancestor, (cst.Comparison, cst.Del)):
+                return False
+            if isinstance(ancestor, cst.Attribute) and ancestor.attr.value in _SAFE_READS - _ORDERED:
+                return False
+            if isinstance(ancestor, cst.Call):
+                if self.goes_to_numpy(ancestor):
+                    return True
+                if node is not ancestor.func:
+                    name = self.tree.code(ancestor.func).rpartition(".")[2]
+                    return name not in _SAFE_READS - _ORDERED
+            if isinstance(ancestor, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
+                return True
+            node = ancestor
+        return True
 
     def is_plain_method(self, call: cst.Call) -> bool:
         """A method of a model that is no forward pass: `model.train()`."""
@@ -285,7 +335,7 @@ class Forwards:
                 return node
             helper = self.names.callee(node)
             if helper is not None and helper is not step.function and any(
-                isinstance(n, cst.Call) and self._is_backward(n) for n in walk(helper.body)
+                isinstance(n, cst.Call) and self.is_backward(n) for n in walk(helper.body)
             ):
                 return node
         return None
@@ -335,7 +385,7 @@ class Forwards:
         needed = {n.value for n in names_in(loss)} | self._attributes(loss)
         chosen: list[int] = []
         for index in range(len(above) - 1, -1, -1):
-            bound = self._bound(above[index])
+            bound = self.bound(above[index])
             if bound & needed:
                 chosen.append(index)
                 needed -= self._surely_bound(above[index])
@@ -352,7 +402,7 @@ class Forwards:
         elsewhere = {
             s
             for call in self.tree.all(cst.Call)
-            if self._is_backward(call)
+            if self.is_backward(call)
             and any(self.tree.statement(call) is s for s in above[: cut + 1])
             and isinstance(region := self.region(call), Region)
             for s in region.statements
@@ -363,7 +413,7 @@ class Forwards:
         own: list[int] = []
         for index in sorted(i for i in chosen if i >= min(forwards)):
             if index in forwards or half & self._read(above[index]):
-                half |= self._bound(above[index])
+                half |= self.bound(above[index])
                 own += [index] if index > cut else []
         if not own:
             return Problem("no-forward", backward)
@@ -373,7 +423,7 @@ class Forwards:
         """It runs a backward pass or steps an optimizer, which must not happen under autocast."""
         sites = {site for training in self.script.trainings for site in training.sites}
         return any(
-            isinstance(n, cst.Call) and (self._is_backward(n) or n in sites) for n in walk(statement)
+            isinstance(n, cst.Call) and (self.is_backward(n) or n in sites) for n in walk(statement)
         )
 
     def _guard_of_loss(self, statement: cst.CSTNode, loss: cst.BaseExpression) -> cst.If | None:
@@ -407,7 +457,8 @@ class Forwards:
             return False
         return any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(statement))
 
-    def _bound(self, statement: cst.CSTNode) -> set[str]:
+    def bound(self, statement: cst.CSTNode) -> set[str]:
+        """The names that a statement, or one in it, gives a value or adds to."""
         found = set()
         for node in walk(statement):
             targets = []
@@ -445,7 +496,7 @@ class Forwards:
             for t in _flat(item.target)
         }
         for node in walk(function):
-            if isinstance(node, cst.Assign) and self._stays_half(node, half):
+            if isinstance(node, cst.Assign) and self.stays_half(node, half):
                 half |= {self.tree.code(t) for i in node.targets for t in _flat(i.target)}
         end = self.tree.order[region.backward]
         start = self.tree.order[region.statements[0]] if region.statements else end
@@ -459,9 +510,9 @@ class Forwards:
             order = self.tree.order[name]
             if order < start or any(self._is_loss(name, r) for r in (region, *others)):
                 continue
-            if order > end and not self._is_half(name, half, end):
+            if order > end and not self.is_half(name, half, end):
                 continue
-            value = self._value_of(name)
+            value = self.value_of(name)
             below = order > end and not any(
                 self.tree.is_within(name, s) for r in others for s in r.statements
             )
@@ -469,13 +520,13 @@ class Forwards:
                 found.append(value)
         return found
 
-    def _is_half(self, name: cst.Name, half: set[str], end: int) -> bool:
+    def is_half(self, name: cst.Name, half: set[str], end: int) -> bool:
         """Whether a read below a region still means what the region bound, or something made of it."""
         bound = self._last_binding(name, end)
         if bound is None:
             return True
-        return isinstance(bound, cst.Assign) and self._stays_half(bound, half) and any(
-            n.value in half and self._is_half(n, half, end) for n in names_in(bound.value)
+        return isinstance(bound, cst.Assign) and self.stays_half(bound, half) and any(
+            n.value in half and self.is_half(n, half, end) for n in names_in(bound.value)
         )
 
     def _last_binding(self, name: cst.Name, end: int) -> cst.CSTNode | None:
@@ -500,7 +551,7 @@ class Forwards:
     def _is_loss(self, name: cst.Name, region: Region) -> bool:
         return any(n.value == name.value for n in names_in(region.loss))
 
-    def _value_of(self, name: cst.Name) -> cst.BaseExpression:
+    def value_of(self, name: cst.Name) -> cst.BaseExpression:
         """The tensor that a read is about: `outputs`, `outputs.logits`, `outputs["scores"]`."""
         node: cst.BaseExpression = name
         while True:
@@ -530,7 +581,7 @@ class Forwards:
                 name = self.tree.code(ancestor.func).rpartition(".")[2]
                 if name in _SAFE_READS:
                     return False
-                if self._goes_to_numpy(ancestor):
+                if self.goes_to_numpy(ancestor):
                     return True
                 if below and node is not ancestor.func:
                     return True
@@ -544,18 +595,24 @@ class Forwards:
             node = ancestor
         return False
 
-    def _stays_half(self, statement: cst.Assign, half: set[str]) -> bool:
-        code = self.tree.code(statement.value)
-        if re.search(r"argmax|\bmax\(|topk|item\(|float\(|long\(|int\(|bool\(|[<>]|==|numpy", code):
+    def stays_half(self, statement: cst.Assign, half: set[str]) -> bool:
+        """Whether what is assigned is made of values in half precision, and is such a value too."""
+        if self.is_converted(statement.value):
             return False
         return any(n.value in half for n in names_in(statement.value))
 
-    def _goes_to_numpy(self, call: cst.Call) -> bool:
+    def is_converted(self, value: cst.BaseExpression) -> bool:
+        """Whether an expression turns tensors into something else than values of their precision."""
+        kinds = r"argmax|\bmax\(|topk|item\(|float\(|long\(|int\(|bool\(|[<>]|==|numpy"
+        return bool(re.search(kinds, self.tree.code(value)))
+
+    def goes_to_numpy(self, call: cst.Call) -> bool:
+        """A call that turns its tensor into an array."""
         if isinstance(call.func, cst.Attribute) and call.func.attr.value == "numpy":
             return True
         name = self.names.dotted(call.func) or ""
         return name in ("numpy.asarray", "numpy.array") and not any(
-            isinstance(n, cst.Call) and n is not call and self._goes_to_numpy(n) for n in walk(call)
+            isinstance(n, cst.Call) and n is not call and self.goes_to_numpy(n) for n in walk(call)
         )
 
     # -- where it runs ------------------------------------------------------------------------------
@@ -716,6 +773,21 @@ class Forwards:
             code = self.tree.code(argument).rstrip(" ,")
             positional = argument.keyword is None and not argument.star
             yield f"{names[index]}={code}" if positional and index < len(names) else code
+
+    def evaluations(self, steps: Iterable[TrainingStep]) -> Evaluations:
+        """The reading of validation and tests of what some steps train, made on demand."""
+        from quickwins_codemod.script.evaluations import Evaluations
+
+        return Evaluations(self.script, self, steps)
+
+    def uses_runtime(self, step: TrainingStep) -> bool:
+        """Whether a step runs under the bundled runtime's autocast."""
+        return any(
+            isinstance(n, cst.Call)
+            and self.is_autocast(n)
+            and (self.names.dotted(n.func) or "").startswith("quickwins_")
+            for n in walk(step.function)
+        )
 
     def scaling(self, step: TrainingStep) -> Scaling:
         """The reading of mixed precision that a step has, made on demand."""

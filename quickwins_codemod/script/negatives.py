@@ -42,9 +42,11 @@ class Sampled:
     """Negatives that are drawn at random and scored.
 
     items: them, as the model is given them; users, positives: the users they are scored for and
-    the items these have, where they are seen. part: their place among what is joined with them.
+    the items these have, where they are seen. beside: there is one positive for each of the users, and
+    these are not repeated for several negatives. part: their place among what is joined with them.
     score: the one call of the model; encodings: or those of users and items, multiplied.
-    first: of the triple `model(users, positives, negatives)`, the calls' two answers.
+    triple: or `model(users, positives, negatives)`; scorer: the method of the model that scores one
+    item in it, "" where the triple's first answer does.
     draw: the draw in the loop; None where the rows of the data set draw.
     rising: whether the loss rises with their score; None where that is not provable.
     """
@@ -52,6 +54,7 @@ class Sampled:
     items: cst.BaseExpression
     users: cst.BaseExpression
     positives: cst.BaseExpression | None
+    beside: bool
     part: int | None
     score: Scoring | None
     encodings: tuple[Encoding, Encoding] | None
@@ -59,6 +62,7 @@ class Sampled:
     draw: cst.Call | None
     range: Range | None
     rising: int | None
+    scorer: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,17 @@ def base(node: cst.BaseExpression) -> cst.BaseExpression:
             break
         node = node.func.value
     return node
+
+
+def _has_rows_of(users: cst.BaseExpression) -> bool:
+    """Whether users still are one for each row of the batch, not repeated for each negative."""
+    names = set()
+    while isinstance(users, cst.Call) and isinstance(users.func, cst.Attribute):
+        names.add(users.func.attr.value)
+        users = users.func.value
+    repeats = names & {"repeat", "repeat_interleave"}
+    flattened = names & {"expand", "expand_as"} and names & {"view", "reshape", "flatten"}
+    return not repeats and not flattened
 
 
 def unscaled(loss: cst.BaseExpression) -> cst.BaseExpression:
@@ -272,23 +287,25 @@ class _Reader:
                 joined = len(parts) > 1
                 users = self.parts(scoring.users)
                 mine = users[index] if joined and len(users) == len(parts) else scoring.users
-                positives = self._positives(scoring, parts)
+                positives = self._positives(scoring, parts, mine)
                 yield self._sample(
                     part, mine, positives, index if joined else None, scoring=scoring,
                     source=scoring.call,
                 )
 
     def _positives(
-        self, scoring: Scoring, parts: list[cst.BaseExpression]
-    ) -> cst.BaseExpression | None:
-        """The items of the same batch that are no draw: joined with the negatives, or scored apart."""
+        self, scoring: Scoring, parts: list[cst.BaseExpression], users: cst.BaseExpression
+    ) -> tuple[cst.BaseExpression, bool] | None:
+        """The items of the same batch that are no draw, joined with the negatives or scored apart,
+        and whether there is one for each of these users."""
         for part in parts:
             if not self._is_negative(part):
-                return base(part)
+                return base(part), _has_rows_of(users)
         for other in self.scorings:
             if other.call is not scoring.call and not self._is_negative(other.items):
                 if self.tree.plain(other.model) == self.tree.plain(scoring.model):
-                    return base(other.items)
+                    same = self.tree.plain(base(other.users)) == self.tree.plain(base(users))
+                    return base(other.items), same and _has_rows_of(users)
         return None
 
     def _encoded(self) -> Iterator[Sampled]:
@@ -306,7 +323,7 @@ class _Reader:
             same = self.tree.plain(encoding.encoder)
             positives = next(
                 (
-                    base(e.ids) for e in encodings
+                    (base(e.ids), _has_rows_of(users.ids)) for e in encodings
                     if self.tree.plain(e.encoder) == same and not self._is_negative(e.ids)
                 ),
                 None,
@@ -378,13 +395,40 @@ class _Reader:
                 continue
             users, positives, negatives = ids
             answers = self._answers(call, statement)
-            sign = None
+            scorer, sign = "", None
             if answers is not None:
                 sign = self._rising(variables=[answers[1]])
+            else:
+                scorer, inner = self._scorer_within(call)
+                if inner is not None and self._rising(rising=[call]) is not None:
+                    sign = inner * self._rising(rising=[call])
             yield Sampled(
-                negatives, users, base(positives), None, None, None, call,
-                *self._drawn_by(negatives), sign,
+                negatives, users, base(positives), True, None, None, None, call,
+                *self._drawn_by(negatives), sign, scorer,
             )
+
+    def _scorer_within(self, call: cst.Call) -> tuple[str, int | None]:
+        """The method by which a forward scores positive and negative, and the sign of what it
+        returns with respect to the negative's score."""
+        found = self.models.function(call.func)
+        if found is None:
+            return "", None
+        lookups, function = found
+        ids = lookups.ids(function)
+        scored: dict[str, dict[str, cst.Call]] = {}
+        for inner in lookups.tree.calls_within(function.body):
+            method = lookups.names.callee(inner)
+            if method is None or len(lookups.ids(method)) != 2 or len(inner.args) != 2:
+                continue
+            plain = [lookups.tree.code(a.value) for a in inner.args]
+            if plain[0] == ids[0] and isinstance(inner.func, cst.Attribute):
+                scored.setdefault(inner.func.attr.value, {})[plain[1]] = inner
+        for name, by_item in scored.items():
+            returned = lookups.names.returns(function)
+            if ids[1] in by_item and ids[2] in by_item and len(returned) == 1:
+                signs = Signs(lookups.tree, lookups.names, [by_item[ids[2]]])
+                return name, signs.of(returned[0])
+        return "", None
 
     def _answers(self, call: cst.Call, statement: cst.CSTNode) -> tuple[Variable, Variable] | None:
         """The scores of positives and negatives, where the forward returns just these two."""
@@ -409,14 +453,15 @@ class _Reader:
         self,
         items: cst.BaseExpression,
         users: cst.BaseExpression,
-        positives: cst.BaseExpression | None,
+        positives: tuple[cst.BaseExpression, bool] | None,
         part: int | None,
         source: cst.CSTNode,
         scoring: Scoring | None = None,
         encodings: tuple[Encoding, Encoding] | None = None,
     ) -> Sampled:
+        known, beside = positives if positives is not None else (None, False)
         return Sampled(
-            items, users, positives, part, scoring, encodings, None,
+            items, users, known, beside, part, scoring, encodings, None,
             *self._drawn_by(items), self._rising(rising=[source], part=part),
         )
 

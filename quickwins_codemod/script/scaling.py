@@ -6,7 +6,6 @@ reason in words.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ from quickwins_codemod.script.conditions import literal_value
 from quickwins_codemod.script.facts import Problem, Script
 from quickwins_codemod.script.forwards import Forwards, Region, Stepped, TrainingStep
 from quickwins_codemod.script.tree import LOOPS, statements_of, walk
-
-_LOSS = re.compile(r"loss|criterion|entropy|kl_div", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -429,12 +426,7 @@ class Scaling:
     def _call_needs(self, call: cst.Call) -> bool:
         if self.forwards.is_plain_method(call):
             return False
-        if self.forwards.is_forward(call):
-            return True
-        last = self.tree.code(call.func).rpartition(".")[2]
-        if _LOSS.search(last) or any(
-            self.tree.code(c.func).endswith("Loss") for c in self.names.creations(call.func)
-        ):
+        if self.forwards.is_forward(call) or self.forwards.is_loss_call(call):
             return True
         given = any(self.forwards.is_model(a.value) for a in call.args)
         return given and self.names.callee(call) is None
