@@ -53,6 +53,8 @@ GIVEN = {
     ),
     "scaler": 'scaler = torch.amp.GradScaler("cuda")\n',
 }
+#: Options under which an example's page speaks, by code.
+ASKED = {"QW307": {"eval": True}, "QW356": {"eval": True}}
 #: Files beside an example that its page tells of.
 BESIDE = {"QW327": {"layers.py": "scores = scores.masked_fill(mask, -1e9)\n"}}
 
@@ -112,8 +114,10 @@ def status(code: transform.Code) -> str:
     return next(word for last, word in ends.items() if number <= last)
 
 
-def rewritten(text: str, rule: str) -> tuple[str, tuple[verdict.Verdict, ...]]:
-    options = next(r.options_type for r in RULES if r.rule == rule)()
+def rewritten(
+    text: str, rule: str, asked: dict[str, object] | None = None
+) -> tuple[str, tuple[verdict.Verdict, ...]]:
+    options = next(r.options_type for r in RULES if r.rule == rule)(**(asked or {}))
     return pipeline.rewrite(text, rule, options)
 
 
@@ -177,7 +181,9 @@ def test_the_page_of_a_rule_has_its_parts_and_names_its_options(rule: transform.
     for name, field in rule.options_type.__dataclass_fields__.items():
         flag = f"--{name.replace('_', '-')}"
         line = next(line for line in rule.page.split("\n") if line.strip().startswith(f"{flag} "))
-        if field.default is not None:
+        if isinstance(field.default, bool):
+            assert line.split()[1] == str(field.default).lower()
+        elif field.default is not None:
             assert type(field.default)(line.split()[1]) == field.default
     assert "https://" in rule.page
 
@@ -209,7 +215,7 @@ def test_an_example_gets_the_code_of_its_page(code: transform.Code, tmp_path: Pa
     def run(piece: str) -> tuple[str, tuple[verdict.Verdict, ...]]:
         if code.code in BESIDE:
             return rewritten_beside(BESIDE[code.code], script(piece), code.rule, tmp_path)
-        return rewritten(script(piece), code.rule)
+        return rewritten(script(piece), code.rule, ASKED.get(code.code))
 
     new, said = run(before)
     assert code.code in [v.code for v in said]

@@ -10,7 +10,7 @@ checkpoints still load. Mixed precision that is there stays, and is mended: a mi
 `update()` that may be left out, a backward that is not scaled, autocast around backward (QW303 to
 QW306; QW352 to QW355 where that is not shown to be safe); deprecated spellings become torch's
 present ones. Values that leave for numpy get `.float()`. Validation stays in full precision, since
-half precision makes ties in a ranking.
+half precision makes ties in a ranking; `eval = true` puts it under autocast too (QW307).
 
 `autocast` and `GradScaler` have torch's interfaces and one policy for every device, so that a
 script has the same lines everywhere: float16 with a scaler on CUDA, full precision elsewhere. For
@@ -71,8 +71,12 @@ would fail or change what is computed. That training step then stays as it is.
     a test, not a training run       QW326
     a framework owns the loop        QW004
 
-Options: none. What the emitted lines do on a device is the runtime's policy, above. To leave files
-out, use `per-file-ignores` under `[tool.quickwins]`, or `--ignore amp`.
+Options:
+
+    --eval false  true puts validation and test forward passes under autocast as well
+
+What the emitted lines do on a device is the runtime's policy, above. To leave files out, use
+`per-file-ignores` under `[tool.quickwins]`, or `--ignore amp`.
 
 By hand: in a loop that this rule refuses, this is the whole step. Where `quickwins apply` has
 placed the runtime, import it from `quickwins_runtime`.
@@ -254,6 +258,32 @@ QW306 autocast ends before backward
         +    scaler.update()
 
     What to do: read the diff. Values in half precision that other calls get there have `.float()`.
+
+QW307 validation runs under autocast
+    What it does: with `eval = true` (or `--eval`), forward passes under `no_grad`, `inference_mode` or
+    after `eval()` go under autocast with their loss: those of models that this rule's steps train.
+
+    Why: it saves time where training does. Half precision makes ties among close scores, so a ranking
+    by them may differ; that is why it is off unless asked for.
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+        -    loss = criterion(model(x.to(device)), y.to(device))
+        -    loss.backward()
+        -    optimizer.step()
+        +    with autocast(device):
+        +        loss = criterion(model(x.to(device)), y.to(device))
+        +    scaler.scale(loss).backward()
+        +    scaler.step(optimizer)
+        +    scaler.update()
+         with torch.no_grad():
+        -    print(model(dataset.to(device)).cpu().numpy())
+        +    with autocast(device):
+        +        print(model(dataset.to(device)).float().cpu().numpy())
+
+    What to do: compare your metrics with those of a run in full precision. BCELoss stays outside.
 
 QW310 the optimizer does not step in this function
     What it does: this training step stays as it is.
@@ -791,6 +821,26 @@ QW355 scaled gradients are read
                  optimizer.zero_grad()
 
     What to do: unscale and read where the optimizer steps, as above.
+
+QW356 validation stays in full precision
+    What it does: nothing here, although `eval = true` asks for it (QW307). Training is rewritten.
+
+    Why: BCELoss raises under CUDA's autocast and stands in one statement with the forward pass, or
+    the device is not known where the model is evaluated, or lines are shared. The message says which.
+
+    Example:
+
+         for x, y in loader:
+             optimizer.zero_grad()
+             loss = criterion(model(x.to(device)), y.to(device))
+             loss.backward()
+             optimizer.step()
+         with torch.no_grad():
+        -    print(nn.functional.binary_cross_entropy(model(dataset.to(device)), labels))
+        +    p = model(dataset.to(device))
+        +    print(nn.functional.binary_cross_entropy(p, labels))
+
+    What to do: give the loss a statement of its own, as above, and run again.
 """
 
 from __future__ import annotations
@@ -819,6 +869,7 @@ from quickwins_codemod.verdict import Verdict
 if TYPE_CHECKING:
     import libcst as cst
 
+    from quickwins_codemod.script.evaluations import Evaluation
     from quickwins_codemod.script.forwards import Forwards, Region, Stepped, TrainingStep
     from quickwins_codemod.script.scaling import Around, MissedUpdate, ScaledReading
 
@@ -829,6 +880,10 @@ NEEDLES = (b".backward(", b"cuda.amp")
 @dataclass(frozen=True)
 class Options:
     """Settings of the rule, in `[tool.quickwins.amp]` or as flags."""
+
+    eval: bool = field(
+        default=False, metadata={"help": "put validation and test under autocast too"}
+    )
 
 
 def plan(script: Script, options: Options) -> Plan:
@@ -852,12 +907,40 @@ def plan(script: Script, options: Options) -> Plan:
         found.append(Finding((verdict_at(
             RULE, script, "already", "QW300", forwards.modern(), "mixed precision is in place"
         ),)))
+    trained = []
     for step in steps:
         try:
             found += _Rewrite(script, forwards, step).findings()
         except Refusal as refusal:
             found.append(refusal.finding(RULE, script))
+            continue
+        if forwards.uses_runtime(step) or not (step.under_autocast or step.scaler is not None):
+            trained.append(step)
+    if options.eval and trained:
+        changed = {e.node for f in found for e in f.edits if isinstance(e, Replace)}
+        for evaluation in forwards.evaluations(trained).find():
+            found.append(_evaluated(script, evaluation, changed))
     return Plan(tuple(found))
+
+
+def _evaluated(script: Script, evaluation: Evaluation, changed: set[cst.CSTNode]) -> Finding:
+    """Validation under autocast, in a region of its own, with float32 values for what follows."""
+    statements = evaluation.statements
+    if evaluation.why is not None:
+        return Finding((verdict_at(
+            RULE, script, "warning", "QW356", statements[0],
+            f"this evaluation stays in full precision, since {evaluation.why}",
+            "write `with autocast(device):` around it by hand",
+        ),))
+    header = f"with {script.runtime_name('autocast')}({evaluation.device}):"
+    edits: list[Edit] = [Wrap(statements[0], statements[-1], header)]
+    for value in evaluation.halves:
+        if value not in changed:
+            edits.append(Replace(value, f"{_postfix(script.tree.code(value))}.float()"))
+    applied = verdict_at(
+        RULE, script, "applied", "QW307", statements[0], "validation or test under autocast"
+    )
+    return Finding((applied,), tuple(edits), frozenset({"autocast"}))
 
 
 def _modernised(script: Script, forwards: Forwards) -> Finding | None:

@@ -245,10 +245,6 @@ class Forwards:
             self.tree.code(c.func).endswith("Loss") for c in self.names.creations(call.func)
         )
 
-    def has_call_of(self, value: cst.CSTNode, calls: Sequence[cst.Call]) -> bool:
-        """Whether one of some calls stands in an expression."""
-        return any(self.tree.is_within(c, value) for c in calls)
-
     def is_safe_read(self, name: str) -> bool:
         """Whether what a method or function of this name gives is the same in half precision."""
         return name in _SAFE_READS - _ORDERED
