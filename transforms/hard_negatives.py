@@ -63,7 +63,7 @@ When it refuses: where hard items would be the wrong ones, or cannot be scored.
     positives or users not seen         QW216
     data not known above the loop       QW217
     a softmax without ids               QW218
-    a rating loss that is not trained   QW219
+    a loss that is not followed         QW219
     rows of a table                     QW220 to QW225
     a test, not a training run          QW226
     a framework owns the loop           QW004
@@ -391,11 +391,11 @@ QW218 an in-batch softmax without ids
 
     What to do: let the batch hold the ids, and encode them, or set them to the lowest value by hand.
 
-QW219 what is trained is not the rating loss
+QW219 the loss is not followed
     What it does: this loop stays as it is.
 
-    Why: a rating loss is computed, but a `backward()` is called on something that is not traced to
-    it. The ranking term would have to be added to every one.
+    Why: users and items are scored, but the loss is none that is known; or a rating loss is computed
+    and a `backward()` is called on something that is not traced to it, where the term has to be added.
 
     Example:
 
@@ -846,6 +846,12 @@ class _Mining:
                 "the negatives come with the batch, and where they are drawn is not seen",
                 "draw them in the training loop, or in a Dataset of this repository",
             )
+        for scoring in self.found.scorings:
+            if self.batch.column(scoring.items) is not None:
+                raise Refusal(
+                    "QW219", scoring.call, "users and items are scored, but the loss is none that is known",
+                    "use torch's MSELoss on ratings, or draw negatives for a loss of the two scores",
+                )
 
     def _refuse_features(self, node: cst.CSTNode) -> None:
         raise Refusal(
@@ -1360,11 +1366,14 @@ class _Mining:
         wanted = {self.tree.plain(s.model) for s in self.found.scorings}
         for loop in self.tree.all(libcst.For):
             inside = self.tree.function(loop) is self.step.function and self.tree.is_within(loop, outer)
-            if not inside or loop is self.loop or self.tree.is_within(self.step.backwards[0], loop):
+            trains = self.tree.is_within(loop, self.loop) or self.tree.is_within(self.loop, loop)
+            if not inside or trains:
                 continue
-            calls = self.tree.calls_within(loop)
-            if any(self.tree.plain(c.func) in wanted for c in calls):
-                batch = Batch(self.tree, self.names, loop)
+            batch = Batch(self.tree, self.names, loop)
+            if any(
+                self.tree.plain(c.func) in wanted and c.args and batch.column(c.args[0].value)
+                for c in self.tree.calls_within(loop)
+            ):
                 text = self.placing.expression_at(batch.source, 0, frames, place, outer)
                 if text is not None and text != self.tree.code(self.batch.source):
                     return text

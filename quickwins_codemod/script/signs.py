@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import libcst as cst
 
 from quickwins_codemod.script.conditions import literal_value
-from quickwins_codemod.script.names import Names, Variable
+from quickwins_codemod.script.names import Names, Variable, names_in
 from quickwins_codemod.script.tree import Tree
 
 _RISING = {
@@ -100,15 +100,25 @@ class Signs:
                         sign = 0 if sign == 0 else None
                     signs.append(sign)
                 continue
-            if any(n is not None and self._reads(n, variable) for n in (assignment.value,)):
+            if assignment.index is not None and self.part is not None and self._is_cut(assignment.value):
+                whole = self.of(assignment.value.func.value, bound, depth + 1)
+                signs.append(whole if assignment.index == self.part else 0 if whole else whole)
+            elif self._reads(assignment.value, variable):
                 signs.append(self._self_sum(assignment.value, variable, bound, depth))
             else:
                 signs.append(self.of(assignment.value, bound, depth + 1))
         return _together(signs)
 
-    def _reads(self, node: cst.CSTNode, variable: Variable) -> bool:
-        from quickwins_codemod.script.names import names_in
+    def _is_cut(self, value: cst.BaseExpression) -> bool:
+        """`scores.chunk(2)`, `scores.split(n)`: the tensors that were joined for the call, apart again."""
+        return (
+            isinstance(value, cst.Call)
+            and isinstance(value.func, cst.Attribute)
+            and value.func.attr.value in ("chunk", "split", "tensor_split")
+            and self.names.dotted(value.func.value) is None
+        )
 
+    def _reads(self, node: cst.CSTNode, variable: Variable) -> bool:
         return any(self.names.variable(n) == variable for n in names_in(node))
 
     def _self_sum(
