@@ -644,8 +644,8 @@ def _evaluating(device: torch.device, model: Any, score: Any, encode: Any) -> It
         finally:
             for module in training:
                 module.training = True
-            # Weights that were cast under no_grad have no graph, and the training forward of the
-            # same autocast region would take them from here.
+            # Weights that were cast under no_grad have no graph, and in some versions of torch
+            # (2.4) the training forward of the same autocast region would take them from here.
             torch.clear_autocast_cache()
 
 

@@ -777,6 +777,35 @@ def test_only_liked_rows_are_ranked(model):
     assert loss.item() == pytest.approx(expected.item())
     with pytest.raises(ValueError, match="liked.*ratings"):
         negatives.ranking_loss(model, U, P)
+    everything = torch.cartesian_prod(torch.arange(USERS), torch.arange(ITEMS))
+    nothing_left = HardNegatives(everything, positives="liked")
+    assert nothing_left.ranking_loss(model, U, P, ratings).item() == 0
+
+
+def test_a_batch_in_which_no_row_is_liked(model):
+    negatives = HardNegatives(DATA, positives="liked")
+    loss = negatives.ranking_loss(model, U, P, torch.full((BATCH,), math.nan))
+    loss.backward()
+    assert loss.item() == 0 and not model.users.weight.grad.any()
+
+
+def test_the_rows_own_item_is_not_its_negative(model):
+    score = Watching()
+    held_out = torch.full((BATCH,), ITEMS - 1)  # not in the data
+    HardNegatives(DATA, pool_size=300).ranking_loss(None, U, held_out, score=score)
+    assert (score.asked[-1][1][BATCH:] != held_out).all()
+
+
+def test_encoders_mine_and_the_model_itself_is_trained(model):
+    model.eval()
+    encode = (lambda u: torch.ones(len(u), 1), lambda i: i.float()[:, None])
+    whole = Watching(model)
+    loss = HardNegatives(DATA, pool_size=200).ranking_loss(whole, U, P, encode=encode)
+    [(users, items)] = whole.asked
+    highest = [max(i for i in range(ITEMS) if (u, i) not in SEEN) for u in U.tolist()]
+    assert (items[BATCH:] == torch.tensor(highest)).float().mean() > 0.9
+    expected = F.softplus(-20 * (model(U, P) - model(U, items[BATCH:]))).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_rows_without_candidates_do_not_count(model):
@@ -993,11 +1022,10 @@ def test_statistics_are_of_the_calls_since_the_last():
 
 def test_positives_are_scored_for_the_statistics_every_sixteenth_call():
     negatives, score = HardNegatives(DATA), Watching()
-    for _ in range(32):
+    for _ in range(20):
         negatives.mine(score, U, DRAWN, P)
-    assert sum(len(users) for users, _ in score.asked) == BATCH * (32 * 8 + 2)
+    assert sum(len(users) for users, _ in score.asked) == BATCH * (20 * 8 + 2)
     negatives.statistics()
-    score.asked.clear()
     negatives.mine(score, U, DRAWN, P)  # each epoch has at least one
     assert "negatives/score_gap" in negatives.statistics()
 
@@ -1028,6 +1056,15 @@ def test_the_share_of_validation_positives(method):
     share = float((mined == ITEMS - 1).float().mean())
     found = negatives.statistics()["negatives/validation_positives"]
     assert 0.2 < share < 1 and found == pytest.approx(share)  # and it is not excluded
+
+
+def test_validation_positives_are_counted_among_the_hard_ones_only():
+    held_out = torch.cartesian_prod(torch.arange(USERS), torch.arange(ITEMS))
+    negatives = HardNegatives(DATA, validation=held_out)
+    negatives.mine(by_id, U, DRAWN4)
+    assert negatives.statistics()["negatives/validation_positives"] == 1.0
+    negatives.mine(by_id, U, DRAWN4, score=lambda u, i: i * math.nan)  # none but random draws
+    assert "negatives/validation_positives" not in negatives.statistics()
 
 
 def test_statistics_of_the_ranking_loss(model):
@@ -1071,7 +1108,7 @@ users, items = torch.arange(200) % 20, torch.arange(200) * 7 % 50
 negatives = HardNegatives((users, items))
 u, i = users[rank::count][:32], items[rank::count][:32]
 drawn = torch.full((32,), 3)
-mined = negatives.mine(model, u[: 32 - 8 * rank], drawn[: 32 - 8 * rank])  # unlike batches
+mined = negatives.mine(model, users[: 32 - 8 * rank], drawn[: 32 - 8 * rank])  # unlike batches
 every = [torch.empty(24, dtype=torch.int64) for _ in range(count)]
 dist.all_gather(every, mined[:24])
 if count > 1:
