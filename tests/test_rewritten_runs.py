@@ -98,8 +98,9 @@ def test_each_script_is_rewritten_and_nothing_else_but_the_runtime(repository, r
         or old.read_bytes() != path.read_bytes()
     }
     scripts = {f"{folder}/train_with_wandb.py" for folder in SCRIPTS.values()}
+    loaders = {f"{SCRIPTS[name]}/src/data_loader.py" for name in ("ncf", "two_tower")}
 
-    assert {path for path in changed if not path.startswith("quickwins_runtime/")} == scripts
+    assert {p for p in changed if not p.startswith("quickwins_runtime/")} == scripts | loaders
     assert "quickwins_runtime/__init__.py" in changed
 
 
@@ -180,3 +181,28 @@ def test_nothing_that_was_logged_is_missing(name, repository, runs, tmp_path):
 
     assert keys(before.logged) <= keys(record.logged)
     assert len(before.logged) <= len(record.logged)
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "sequential"])
+def test_what_is_mined_is_logged_with_each_epoch_and_the_term_with_batches(name, runs):
+    record, _ = runs(name)
+    epochs = [row for row in record.logged if "train/negatives/score_gap" in row]
+    terms = [v for row in record.logged for k, v in row.items() if k.endswith("ranking_loss")]
+
+    assert len(epochs) == EPOCHS
+    for row in epochs:
+        assert 0 <= row["train/negatives/validation_positives"] <= 1
+        assert 0 <= row["train/negatives/random_share"] < 0.5
+    assert terms and min(terms) > 0
+
+
+@pytest.mark.parametrize("name", ["ncf", "two_tower"])
+def test_the_rating_loss_that_is_logged_is_the_root_s_square(name, runs):
+    """RMSE is the root of the loss alone, without the term that is trained beside it."""
+    record, _ = runs(name)
+    rows = [row for row in record.logged if {"train/loss", "train/rmse"} <= set(row)]
+
+    assert len(rows) == EPOCHS
+    for row in rows:
+        assert row["train/rmse"] ** 2 <= row["train/loss"] * 1.001  # a mean of roots is smaller
+        assert row["train/loss"] < 12  # squared stars; 0.3 times the term would be seen above
