@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import numbers
 import time
-from typing import Any, Callable, Collection, Iterable, Iterator
+from typing import Any, Callable, Collection, Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .interactions import Interactions
+from .negatives import _evaluating, _unwrapped
 from .precision import autocast
 
 __all__ = [
@@ -155,9 +156,8 @@ def serendipity(recommended: Any, relevant: Any, popularity: Any, k: int) -> Ten
     popularity share a rank and the next rank follows on; q = 0 for items that nobody has. NaN for
     empty lists.
 
-    Source: RecTools' Serendipity,
-    https://rectools.readthedocs.io/en/stable/api/rectools.metrics.serendipity.Serendipity.html.
-    The idea, unexpected and useful, is that of Ge et al., "Beyond accuracy", 2010,
+    Source: Serendipity of RecTools, https://github.com/MobileTeleSystems/RecTools, which it equals.
+    That it is what is both unexpected and useful is from Ge et al., "Beyond accuracy", 2010,
     https://doi.org/10.1145/1864708.1864761.
 
     Args:
@@ -418,14 +418,18 @@ class RankingMetrics:
         if score is not None and encode is not None:
             raise ValueError("give score or encode, not both")
         parts = model if isinstance(model, (tuple, list)) else [model]
-        modules = [module for part in parts for module in _modules(part)]
-        device = next((tensor.device for tensor in _tensors(modules)), torch.device("cpu"))
+        modules = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))
+        tensors = itertools.chain(modules.parameters(), modules.buffers())
+        device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         chosen = self._share_of_sample() if users is None else _ids("users", users).reshape(-1)
         call = _unwrapped(model) if score is None else score
         if encode is None and not callable(call):
             raise TypeError(f"a {type(call).__name__} cannot be called: pass score= or encode=")
         evaluated, start = 0, time.monotonic()
-        with _unchanged(modules), autocast(device, enabled=False):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_evaluating(device, model, score, encode))
+            stack.enter_context(_same_embeddings(modules))
+            stack.enter_context(autocast(device, enabled=False))
             items = torch.arange(self.n_items, device=device)
             if encode is not None:
                 chunks = items.split(self._batch_size)
@@ -836,48 +840,17 @@ def _unknown_ids(error: IndexError, *ids: Tensor) -> IndexError:
     )
 
 
-def _unwrapped(model: Any) -> Any:
-    """The model itself: DistributedDataParallel would wait for ranks that have fewer users, and
-    torch.compile would compile anew for a batch size that training does not have."""
-    while True:
-        if isinstance(model, (DataParallel, DistributedDataParallel)):
-            model = model.module
-        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:
-            model = model._orig_mod
-        else:
-            return model
-
-
-def _modules(model: Any) -> list[nn.Module]:
-    return list(model.modules()) if isinstance(model, nn.Module) else []
-
-
-def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
-    for module in modules:
-        yield from module.parameters(recurse=False)
-        yield from module.buffers(recurse=False)
-
-
 @contextlib.contextmanager
-def _unchanged(modules: Collection[nn.Module]) -> Iterator[None]:
-    """Evaluation mode, with the modules and torch's random state restored at the end."""
-    # Not by eval() and train(): a frozen batch norm has a flag of its own, and some models do more.
-    training = [module for module in modules if module.training]
-    # An embedding with max_norm shortens, in its weights, the vectors that are looked up.
-    tables = [module for module in modules if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
-    limited = [table.weight for table in tables if table.max_norm is not None]
-    copies = [weight.detach().clone() for weight in limited]
-    gpus = {tensor.device for tensor in _tensors(modules) if tensor.is_cuda}
-    with torch.random.fork_rng(list(gpus)):  # some models draw numbers in evaluation mode too
-        try:
-            for module in training:
-                module.training = False
-            yield
-        finally:
-            for module in training:
-                module.training = True
-            for weight, copy in zip(limited, copies):
-                weight.copy_(copy)
+def _same_embeddings(model: nn.Module) -> Iterator[None]:
+    """Put back embeddings with max_norm, which shorten what is looked up in their weights."""
+    tables = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    weights = [table.weight for table in tables if table.max_norm is not None]
+    copies = [weight.detach().clone() for weight in weights]
+    try:
+        yield
+    finally:
+        for weight, copy in zip(weights, copies):
+            weight.copy_(copy)
 
 
 # Interactions, and ranks
@@ -921,7 +894,6 @@ def _is_distributed() -> bool:
 def _sum_over_ranks(state: Tensor) -> Tensor:
     if not _is_distributed():
         return state
-    # A copy, since all_reduce changes what it is given; NCCL takes what is on a GPU only.
-    total = state.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
-    dist.all_reduce(total)
-    return total.cpu()
+    state = state.to("cuda" if dist.get_backend() == "nccl" else "cpu")  # NCCL wants a GPU
+    dist.all_reduce(state)
+    return state.cpu()

@@ -299,6 +299,16 @@ def test_features_without_direction_are_orthogonal_to_all():
     assert diversity_at_k([0, 1], opposite, 5).item() == 2.0
 
 
+def test_rounding_does_not_lead_out_of_the_range():
+    generator = torch.Generator().manual_seed(5)
+    alike = torch.randn(200, 1, 7, generator=generator).expand(-1, 9, -1).reshape(-1, 7)
+    found = diversity_at_k(torch.arange(1800).view(200, 9), alike, 9)
+    assert 0.0 <= found.min() and found.max() < 1e-12
+    opposite = torch.stack([alike[:200], -alike[:200]], dim=1).reshape(-1, 7)
+    found = diversity_at_k(torch.arange(400).view(200, 2), opposite, 9)
+    assert found.max() <= 2.0 and found.min() > 2.0 - 1e-12
+
+
 def test_features_that_are_not_finite_spoil_their_own_lists_only():
     features = torch.tensor([[NAN, 1.0], [1.0, 0.0], [0.0, 1.0]])
     assert diversity_at_k([[0, 1], [1, 2]], features, 5).tolist() == near([NAN, 1.0])
