@@ -78,8 +78,9 @@ def train(path: Path, runtime: Path | None = None) -> Record:
 
     torch.set_num_threads(1)
     record = Record()
-    saved_path, saved_argv = sys.path[:], sys.argv
+    saved_path, saved_argv, saved_modules = sys.path[:], sys.argv, set(sys.modules)
     sys.argv = [str(path)]
+    sys.path.insert(0, str(path.parent))
     hook = register_optimizer_step_post_hook(
         lambda optimizer, *_: _stepped(record, optimizer)
     )
@@ -91,8 +92,9 @@ def train(path: Path, runtime: Path | None = None) -> Record:
     finally:
         hook.remove()
         sys.path[:], sys.argv = saved_path, saved_argv
-        for name in list(sys.modules):
-            if name.partition(".")[0] == bundle.PACKAGE:
+        for name in set(sys.modules) - saved_modules:  # the runtime, and what lies beside the script
+            place = getattr(sys.modules[name], "__file__", None) or ""
+            if name.partition(".")[0] == bundle.PACKAGE or place.startswith(str(path.parent)):
                 del sys.modules[name]
     return record
 
