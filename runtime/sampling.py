@@ -17,6 +17,7 @@ table or lists. Memory grows with the rows and the positives, never with users t
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
 import torch
@@ -51,7 +52,7 @@ def unseen_items(
         items: The ids to draw from; a number n means 0 to n - 1. [m]
         seen: What is never drawn: the users and items of the positives, as two columns of equal
             length, or a function of one user and one item that is true of a positive.
-        count: Draws for each entry of `users`.
+        count: Draws for each entry of `users`; none if it is not above 0.
         replace: Whether a user may get one item twice.
         short: Whether a user with fewer unseen items gets all of them; only without replacement.
         popularity: Draw an item with probability proportional to (1 + its positives in `seen`, of
@@ -70,8 +71,7 @@ def unseen_items(
         ValueError: A user has not enough unseen items (the user is named), or an argument is out
             of range.
     """
-    if count < 0:
-        raise ValueError(f"count is {count}; give the number of draws for each user, 0 or more")
+    count = max(0, operator.index(count))
     draw = _Draw(users, items, seen, popularity, seed)
     rows = torch.arange(len(draw.users))
     if score is None:

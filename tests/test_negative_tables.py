@@ -436,6 +436,50 @@ def test_columns_that_change_after_the_set_was_made_are_not_read_again(tmp_path)
     assert "known = set(zip" in new and "in known" in new
 
 
+@pytest.mark.parametrize(
+    "change", ["known.add((1, 2))", "more(known)", "other = known", "known |= {(1, 2)}"]
+)
+def test_a_set_that_may_have_changed_is_asked_itself(change, tmp_path):
+    new, _ = emitted(tmp_path, LOOP.replace("    rows = []", f"    {change}\n    rows = []"))
+
+    assert "known = set(zip" in new and "in known" in new
+
+
+def test_positives_that_a_function_of_the_file_adds_to_are_seen(tmp_path):
+    text = """\
+import random
+
+
+class Sampler:
+    def note(self, user, item):
+        self.taken[user].add(item)
+
+    def rows(self, users):
+        found = []
+        for user in users:
+            item = random.randrange(9)
+            while item in self.taken[user]:
+                item = random.randrange(9)
+            self.note(user, item)
+            found.append(item)
+        return found
+"""
+    assert mining.codes(mining.look_at(text, tmp_path)) == ["QW221"]
+    quiet = text.replace("self.taken[user].add(item)", "print(user, item)")
+    assert "QW203" in mining.codes(mining.look_at(quiet, tmp_path))
+
+
+def test_names_imported_bare_are_known(tmp_path):
+    text = LOOP.replace("import numpy as np", "from numpy.random import choice")
+    new, _ = emitted(tmp_path, text.replace("np.random.choice", "choice"))
+
+    assert "seed=choice(2**31 - 1)" in new
+
+
+def test_a_test_is_no_training(tmp_path):
+    assert mining.look_at(LOOP, tmp_path, file="test_loader.py").verdicts == ()
+
+
 def test_a_score_draws_what_scores_high(load):
     for which in ("per_user", "for_each_epoch", "while_true", "instances"):
         path = output(mining.PAIRS / f"table_{which}.in.py")

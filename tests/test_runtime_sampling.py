@@ -317,7 +317,6 @@ def test_a_missing_row_is_named():
         (lambda: unseen_items([4, 5], 2, ([5, 5], [0, 1]), 1), "user 5 has fewer than 1 of the 2"),
         (lambda: unseen_items(["x"], 3, (["x"], [0]), 3, replace=False), "user 'x' has fewer than 3"),
         (lambda: unseen_items([1], [], ([], []), 1), "user 1 has fewer than 1 of the 0"),
-        (lambda: unseen_items(1, 2, ([], []), -1), "count is -1"),
         (lambda: unseen_items(1, 2, ([0], [0, 1]), 1), r"got \[1, 2\] entries"),
         (lambda: unseen_items(1, 2, ([0],), 1), r"two columns of equal length"),
         (lambda: unseen_items(1, 2, lambda u, i: False, 1, popularity=1.0), "as two columns"),
@@ -333,7 +332,7 @@ def test_errors_say_what_was_given_and_what_to_do(call, says):
 
 def test_nothing_wanted_is_nothing_drawn():
     assert unseen_items([], 5, SEEN, 3) == ([], [])
-    assert unseen_items([0, 1], 5, SEEN, 0) == ([], [])
+    assert unseen_items([0, 1], 5, SEEN, 0) == unseen_items([0, 1], 5, SEEN, -1) == ([], [])
     assert unseen_items([0], 0, ([], []), 2, replace=False, short=True) == ([], [])
     assert unseen_items([], 5, SEEN, 3, score=lambda u, i: i) == ([], [])
 

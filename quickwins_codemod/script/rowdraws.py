@@ -961,6 +961,8 @@ class RowDraws:
         if columns is None or self.tree.function(made) is not function:
             return None
         start, end = self.tree.order[self.tree.statement(made)], self.tree.order[place]
+        if any(self._hands_on(n) for n in walk(function) if _word(n) == node.value):
+            return None
         roots = _roots(columns)
         for statement in walk(function):
             if not start < self.tree.order[statement] < end:
@@ -972,6 +974,17 @@ class RowDraws:
             if in_place or bound and roots & _targets(statement.target):
                 return None
         return columns
+
+    def _hands_on(self, node: cst.CSTNode) -> bool:
+        """Whether a name gives its value to something that may change it."""
+        parent = self.tree.parents.get(node)
+        if isinstance(parent, cst.Arg):
+            call = self.tree.parents[parent]
+            dotted = self.names.dotted(call.func) if isinstance(call, cst.Call) else ""
+            return dotted not in _WRAPPERS | _PURE | {"print", "enumerate", "tqdm.tqdm"}
+        return isinstance(parent, (cst.Assign, cst.Element, cst.DictElement)) and (
+            parent.value is node
+        )
 
     def _made(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
         """The one value of a local name, where nothing else changes it."""
@@ -1415,7 +1428,10 @@ class RowDraws:
     def _unchanged(self, body: Sequence[cst.CSTNode], codes: Sequence[str]) -> None:
         """Nothing in the body changes what is drawn from or excluded."""
         roots = _roots(codes)
-        for statement in body:
+        called = {
+            self.names.callee(call) for s in body for call in self.tree.calls_within(s)
+        } - {None}
+        for statement in (*body, *called):
             for node in walk(statement):
                 changed = None
                 if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
