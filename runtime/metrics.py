@@ -664,9 +664,10 @@ def _entries(lists: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_ids(ids: Tensor, limit: int, name: str) -> None:
-    if ids.numel() and int(ids.max()) >= limit:
+    largest = int(ids.max()) if ids.numel() else -1
+    if largest >= limit:
         raise ValueError(
-            f"item id {int(ids.max())} is out of range: {name} is {limit}, and ids start from 0"
+            f"item id {largest} is out of range: {name} is {limit}, and ids start from 0"
         )
 
 
@@ -704,9 +705,9 @@ def _diversity(lists: Tensor, vectors: Tensor) -> Tensor:
     # Not all vectors: of a large catalogue, few are recommended.
     ids, places = lists.unique(return_inverse=True)
     units = vectors.index_select(0, ids.clamp(min=0).to(vectors.device)).cpu().double()
-    units[ids < 0] = 0.0
+    units.masked_fill_((ids < 0).unsqueeze(1), 0.0)
     squares = units.square().sum(dim=1, keepdim=True)
-    units /= squares.sqrt().masked_fill(squares == 0.0, 1.0)
+    units /= squares.sqrt().masked_fill_(squares == 0.0, 1.0)
     sums = [F.embedding_bag(part, units, mode="sum") for part in places.split(_LISTS_AT_ONCE)]
     # The square of a sum of vectors is the cosines of all pairs, twice, and of each with itself.
     own = (squares != 0.0)[places].sum(dim=(1, 2))
