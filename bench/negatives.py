@@ -10,16 +10,19 @@ ones Adam's step over a catalogue of a million takes so long that any mining loo
 Beside it the usual recipe, score the whole catalogue for each user of the batch and take the best.
 For NeuMF it runs for a few users only, and its time is scaled up to the batch.
 
-Peak memory is that of the tensors that a call makes, most of them alive at one time.
+Times are CPU times of one thread, medians over rounds in turns, so that other work on the machine
+disturbs little. Peak memory is that of the tensors that a call makes and that are alive at one time;
+what HardNegatives keeps is printed on its own line.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from sidebyside import measure
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
@@ -90,6 +93,18 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
+def measure(parts: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """As sidebyside.measure, in CPU time."""
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for turn in range(rounds + 1):
+        for name, run in parts.items():
+            start = time.process_time()
+            run()
+            if turn:
+                times[name].append(time.process_time() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
 def storages(values: object) -> Iterator[torch.UntypedStorage]:
     for leaf in tree_leaves(values):
         if isinstance(leaf, Tensor):
@@ -135,9 +150,11 @@ def training_step(model: nn.Module, users: Tensor, items: Tensor, drawn: Tensor)
     return step
 
 
-def row(name: str, seconds: float, step: float, megabytes: float | None = None) -> None:
-    memory = "" if megabytes is None else f"{megabytes:9.1f} MB"
-    print(f"    {name:<24} {seconds * 1000:11.2f} ms {seconds / step:9.2f} x {memory}", flush=True)
+def row(name: str, seconds: float, step: float, megabytes: float) -> None:
+    print(
+        f"    {name:<30} {seconds * 1000:11.2f} ms {seconds / step:9.2f} x {megabytes:9.1f} MB",
+        flush=True,
+    )
 
 
 def compare(kind: type[nn.Module], items: int, batch: int, rounds: int) -> None:
@@ -145,10 +162,12 @@ def compare(kind: type[nn.Module], items: int, batch: int, rounds: int) -> None:
     model = kind(USERS, items)
     data = torch.randint(USERS, (INTERACTIONS,)), torch.randint(items, (INTERACTIONS,))
     users, positives, drawn = data[0][:batch], data[1][:batch], torch.randint(items, (batch,))
-    step = training_step(model, users, positives, drawn)
-    towers = isinstance(model, TwoTower)
-    ways = {"pairs": None, **({"encode": (model.user_tower, model.item_tower)} if towers else {})}
-    parts: dict[str, Callable[[], object]] = {"step": step}
+    is_towers = isinstance(model, TwoTower)
+    ways = {"pairs": None}
+    if is_towers:
+        ways["encode"] = (model.user_tower, model.item_tower)
+    parts: dict[str, Callable[[], object]] = {}
+    parts["step"] = training_step(model, users, positives, drawn)
     for way, encode in ways.items():
         for size in POOLS:
             negatives = HardNegatives(data, low=0, high=items, pool_size=size)
@@ -159,13 +178,14 @@ def compare(kind: type[nn.Module], items: int, batch: int, rounds: int) -> None:
     print(f"  {kind.__name__}, {items:,} items, batch {batch:,}")
     for name, run in parts.items():
         row(name, medians[name], medians["step"], peak_megabytes(run))
-    if towers:
+    if is_towers:
         asked, recipe = batch, best_of_product
     else:
-        asked, recipe = max(1, min(batch, 40_000 // items * 10 or 2)), best_of_catalogue
+        asked, recipe = min(batch, max(2, 400_000 // items)), best_of_catalogue
     usual: Callable[[], object] = lambda: recipe(model, users[:asked], items)
-    row("whole catalogue", measure({"": usual}, 1)[""] * batch / asked, medians["step"])
-    print(f"    {'':<24} ({asked:,} of {batch:,} users; {peak_megabytes(usual):,.1f} MB)")
+    seconds = measure({"": usual}, 1)[""] * batch / asked
+    name = "whole catalogue" if asked == batch else f"whole catalogue (from {asked} users)"
+    row(name, seconds, medians["step"], peak_megabytes(usual))
 
 
 def main() -> None:
@@ -175,7 +195,10 @@ def main() -> None:
     parser.add_argument("--catalogues", type=int, nargs="+", default=[10_000, 1_000_000])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread; the ratio is to the step above it")
+    negatives = HardNegatives((torch.arange(INTERACTIONS) % USERS, torch.arange(INTERACTIONS)))
+    kept = sum(storage.nbytes() for storage in storages(vars(negatives.seen))) / 2**20
+    print(f"torch {torch.__version__}, one thread; ratios are to the step of the same model")
+    print(f"kept for {INTERACTIONS:,} interactions: {kept:.1f} MB")
     for items in options.catalogues:
         for kind in (NeuMF, TwoTower):
             compare(kind, items, options.batch, options.rounds)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import operator
 from typing import Any, Callable, ContextManager, Iterator, Sequence, TypeVar, Union
 
 import torch
@@ -46,6 +47,8 @@ def _no_attribute_error(method: _Method) -> _Method:
 
 class HardNegatives:
     """Turns random negatives into hard ones.
+
+    The data are read once, when this is made.
 
     Args:
         data: The training interactions: a DataLoader, a map-style data set, a tuple of columns, or
@@ -104,37 +107,56 @@ class HardNegatives:
         self.positives = positives
         self.scale = float(scale)
         self.max_rows = _count("max_rows", max_rows, 1)
-        self.seed = seed
-        self.seen = Interactions(data, users, items, labels, high=int(high or 0))
-        self.low = self.seen.low if low is None else int(low)
-        self.high = self.seen.high if high is None else int(high)
-        if not 0 <= self.low < self.high:
-            raise ValueError(
-                f"negatives are to be drawn from the item ids {self.low} to {self.high} (without "
-                f"the last), which are none or negative: the data hold {len(self.seen)} "
-                "interactions; pass low= and high="
-            )
-        # The script's own draw must be in the range it is said to have; without one it is not known.
-        self._bounds = (self.low if low is not None else 0, self.high if high is not None else None)
-        self.validation = (
-            None if validation is None else Interactions(validation, users, items, labels)
-        )
+        self.seed = operator.index(seed)
+        self._data = (data, validation)
+        self._places = (users, items, labels)
+        self._range = (low, high)
         self._calls = 0
         self._calls_noted = 0  # since the last statistics()
         self._checked = False
-        self._by_history = self.seen.by_history
+        self._by_history: bool | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
         self._totals: Tensor | None = None
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({len(self.seen)} interactions, items {self.low} to {self.high}"
-            f", pool_size={self.pool_size})"
+    @functools.cached_property
+    def seen(self) -> Interactions:
+        """What users have seen. Read at the first batch: a data set may have no rows before."""
+        return Interactions(self._data[0], *self._places, high=int(self._range[1] or 0))
+
+    @functools.cached_property
+    def validation(self) -> Interactions | None:
+        """The held-out interactions, read when they are first counted."""
+        held_out = self._data[1]
+        return None if held_out is None else Interactions(held_out, *self._places)
+
+    @functools.cached_property
+    def candidates(self) -> range:
+        """The item ids that negatives are drawn from.
+
+        Raises:
+            ValueError: There are none, or negative ones.
+        """
+        low, high = self._range
+        found = range(
+            self.seen.low if low is None else int(low),
+            self.seen.high if high is None else int(high),
         )
+        if not found or found.start < 0:
+            raise ValueError(
+                f"negatives are to be drawn from the item ids {found.start} to {found.stop} (without "
+                f"the last), which are none or negative: the data hold {len(self.seen)} "
+                "interactions; pass low= and high="
+            )
+        return found
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(pool_size={self.pool_size}, seed={self.seed})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # Not every torch can copy generators: a copy starts again from the seed.
-        return {**self.__dict__, "_generators": {}}
+        # A copy keeps what was read and not the loaders. Not every torch can copy generators: a
+        # copy starts again from the seed.
+        self.candidates, self.validation  # noqa: B018
+        return {**self.__dict__, "_generators": {}, "_data": (None, None)}
 
     @_no_attribute_error
     @torch.no_grad()
@@ -242,6 +264,7 @@ class HardNegatives:
             self._note(users, mined.unsqueeze(1), is_random.unsqueeze(1), gap.detach(), counts)
         return losses.sum() / counts.sum().clamp(min=1)
 
+    @_no_attribute_error
     def mask_in_batch(self, logits: Tensor, items: Tensor, users: Tensor | None = None) -> Tensor:
         """Correct the logits of an in-batch softmax, whose labels are arange(B).
 
@@ -284,7 +307,8 @@ class HardNegatives:
         the negatives that are the random draw or a random pick. "negatives/validation_positives":
         share of the mined items that are held-out interactions of their user.
 
-        In a distributed run the numbers are of all processes, and all of them must call this.
+        In a distributed run the numbers are of all processes, and all of them must call this: a
+        call by one alone waits for the others.
         """
         totals = self._totals
         if totals is None:
@@ -314,6 +338,8 @@ class HardNegatives:
                     f"{name} must be an integer tensor with one or two dimensions, not {kind}{shape}"
                 )
         own = drawn.detach().to(device=users.device, dtype=torch.int64)
+        if self._by_history is None:
+            self._by_history = self.seen.by_history
         if users.dim() == 2 and not self._by_history:
             repeated = users.numel() == own.numel() and bool((users == users[:, :1]).all())
             self._by_history = users.shape[1] > 1 and not repeated
@@ -350,7 +376,8 @@ class HardNegatives:
         encode: Encoders | None,
     ) -> Tensor:
         """Negatives [R, k] in place of the random ones."""
-        self._check(rows, own, *self._bounds)
+        low, high = self._range  # of the script's own draw, where it is known
+        self._check(rows, own, int(low or 0), None if high is None else int(high))
         count = own.shape[1]
         size = self.pool_size or (8 if count == 1 else max(16, 2 * count))
         self._calls += 1
@@ -371,11 +398,9 @@ class HardNegatives:
             pool, scores = self._scored_pool(scorer, rows, own, size)
             looks_at_gap = positives is not None and self._calls_noted % _GAP_EVERY == 0
             best = scorer(rows, positives).mean(1, keepdim=True) if looks_at_gap else None
-        valid = self._valid(rows, pool, positives) & scores.isfinite()
-        if count > 1:
-            valid &= ~_repeated(pool)
-        chosen, is_random = self._choose(scores.masked_fill(~valid, -math.inf), count)
-        usable = valid.any(1, keepdim=True)
+        masked = self._masked(rows, pool, scores, positives, count)
+        chosen, is_random = self._choose(masked, count)
+        usable = (masked > -math.inf).any(1, keepdim=True)
         mined = torch.where(usable, pool.gather(1, chosen), own)
         gap = None if best is None else best - scores.gather(1, chosen)
         self._note(rows, mined, is_random | ~usable, gap, usable.expand_as(own))
@@ -387,25 +412,48 @@ class HardNegatives:
         """Candidates of each row, its own negatives first, and their scores: [R, size] each."""
         more = (len(rows), size - own.shape[1])
         if scorer.encode is None:
-            pool = torch.cat([own, self._random(rows.device, more, self.low, self.high)], 1)
+            pool = torch.cat(
+                [own, self._random(rows.device, more, self.candidates.start, self.candidates.stop)],
+                1,
+            )
             return pool, scorer(rows, pool)
         breadth = max(len(rows), 4 * size)
-        if breadth < self.high - self.low:
-            shared = self._random(rows.device, (breadth,), self.low, self.high)
+        if breadth < len(self.candidates):
+            shared = self._random(
+                rows.device, (breadth,), self.candidates.start, self.candidates.stop
+            )
         else:
-            shared = torch.arange(self.low, self.high, device=rows.device)
+            shared = torch.arange(self.candidates.start, self.candidates.stop, device=rows.device)
         places = self._random(rows.device, more, 0, len(shared))
         return torch.cat([own, shared[places]], 1), scorer.dot(rows, own, shared, places)
 
-    def _valid(self, rows: Tensor, pool: Tensor, positives: Tensor | None) -> Tensor:
-        """Which candidates the row's user has not seen and are not what the row is about."""
-        if rows.dim() == 2:
-            valid = ~_is_among(pool, rows, self.max_rows)
-        else:
-            valid = ~self.seen.contain(rows.unsqueeze(1), pool)
+    def _masked(
+        self, rows: Tensor, pool: Tensor, scores: Tensor, positives: Tensor | None, count: int
+    ) -> Tensor:
+        """The scores [R, P], -inf where a candidate cannot be one of `count` negatives.
+
+        That is where the user has seen it, where it is what the row is about, or stands in the row
+        already, and where the score is not finite.
+        """
+        excluded = ~scores.isfinite()
         if positives is not None:
-            valid &= ~_is_among(pool, positives, self.max_rows)
-        return valid
+            excluded |= _is_among(pool, positives, self.max_rows)
+        if count > 1:
+            excluded |= _repeated(pool)
+        scores = scores.masked_fill(excluded, -math.inf)
+        if rows.dim() == 2:
+            seen = _is_among(pool, rows, self.max_rows)
+        elif count > 1 or self.top_share or self.random_share or rows.device.type != "cpu":
+            seen = self.seen.contain(rows.unsqueeze(1), pool)
+        else:
+            # Only the best is wanted, which is one of the two best for nearly all rows: a CPU is
+            # slow to look up all.
+            best = scores.topk(min(2, pool.shape[1]), 1).indices
+            best_seen = self.seen.contain(rows.unsqueeze(1), pool.gather(1, best))
+            seen = torch.zeros_like(excluded).scatter_(1, best, best_seen)
+            left = best_seen.all(1)
+            seen[left] = self.seen.contain(rows[left].unsqueeze(1), pool[left])
+        return scores.masked_fill(seen, -math.inf)
 
     def _choose(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Which `count` candidates of each row to take, and which of them are random picks.
@@ -455,13 +503,13 @@ class HardNegatives:
         with _evaluating(users.device, model, score, encode):
             scorer = _Scorer(model, score, encode, self.max_rows)
             pool, scores = self._scored_pool(scorer, users, own, self.pool_size or 8)
-        valid = self._valid(users, pool, items.unsqueeze(1)) & scores.isfinite()
         is_warming_up = self._calls <= self.warmup_steps
         if is_warming_up:
             scores = self._uniform(scores.shape, scores.device)
-        chosen, is_random = self._choose(scores.masked_fill(~valid, -math.inf), 1)
+        masked = self._masked(users, pool, scores, items.unsqueeze(1), 1)
+        chosen, is_random = self._choose(masked, 1)
         mined = pool.gather(1, chosen).squeeze(1)
-        return mined, valid.any(1), is_random.squeeze(1) | is_warming_up
+        return mined, (masked > -math.inf).any(1), is_random.squeeze(1) | is_warming_up
 
     # Random numbers and statistics
 
@@ -710,9 +758,9 @@ def _shape_of(output: Any) -> str:
 
 
 def _count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-    return value
+    return operator.index(value)
 
 
 def _share(name: str, value: float) -> float:

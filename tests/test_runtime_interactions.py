@@ -257,6 +257,19 @@ def test_labels_of_several_items_in_a_row():
     assert pairs(Interactions(rows, labels=2)) == {(1, 3), (1, 5), (2, 6), (2, 7)}
 
 
+def test_labels_are_found_among_kept_columns_by_their_sign():
+    class Rounded(Columns):
+        def __getitem__(self, index):
+            user, item, rating = super().__getitem__(index)
+            return user, item, torch.tensor(rating, dtype=torch.float32)
+
+    ratings = (RATINGS.double() + 0.1).tolist()  # not the same in float32
+    data = Rounded(users=USER_IDS, items=ITEM_IDS, ratings=ratings)
+    kept = RATINGS >= 0
+    assert pairs(Interactions(data, labels=2)) == zipped(USER_IDS[kept], ITEM_IDS[kept])
+    assert data.asked < COUNT / 5
+
+
 # Collating functions
 
 

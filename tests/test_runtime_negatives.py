@@ -273,7 +273,7 @@ def test_several_positives_of_a_row():
 
 def test_padding_that_never_occurs_is_never_drawn():
     negatives = HardNegatives(([0, 1], [1, 5]), pool_size=500)
-    assert (negatives.low, negatives.high) == (1, 6)
+    assert negatives.candidates == range(1, 6)
     score = Watching()
     negatives.mine(score, torch.tensor([9]), torch.tensor([3]))
     assert set(score.pool(500, 1).flatten().tolist()) == {1, 2, 3, 4, 5}
@@ -953,7 +953,7 @@ def test_ids_that_the_model_does_not_have_are_named(model):
 )
 def test_wrong_arguments_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):
-        HardNegatives(**{"data": DATA, **arguments})
+        HardNegatives(**{"data": DATA, **arguments}).candidates
 
 
 def test_a_loader_without_rows_but_with_a_range():
@@ -1160,3 +1160,29 @@ def test_two_processes(tmp_path):
     finally:
         for process in processes:
             process.kill()
+
+
+def test_the_data_are_read_at_the_first_batch_and_once():
+    """A data set that draws its rows anew before each epoch has none when the object is made."""
+
+    class Resampled(torch.utils.data.Dataset):
+        reads = 0
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return self.rows[index]
+
+    data = Resampled()
+    negatives = HardNegatives(data)
+    assert "pool_size" in repr(negatives)
+    data.rows = [(0, 1), (0, 2), (1, 3)]
+    users, drawn = torch.tensor([0, 1]), torch.tensor([2, 3])
+    first = negatives.mine(by_id, users, drawn)
+    reads = data.reads
+    negatives.mine(by_id, users, drawn)
+
+    assert first.tolist() == [3, 2]  # what the other has, and the user has not
+    assert data.reads == reads > 0
