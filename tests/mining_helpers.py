@@ -119,7 +119,7 @@ def _watch(cls, record: Record) -> None:
         result = mine(self, model, users, drawn, positives, **kwargs)
         record.mined.append(Mined(
             users.clone(), positives, kwargs.get("labels"), drawn.clone(), result.clone(),
-            self.seen.by_history, self.seen, self.low, self.high,
+            self.seen.by_history, self.seen, self.candidates.start, self.candidates.stop,
         ))
         return result
 
