@@ -150,7 +150,8 @@ def compare_evaluations(users: int, items: int, some: int) -> None:
     for way, cost in costs.items():
         n = cost["found"]["users_evaluated"]
         print(
-            f"{names[way]:<32} {n:6,} users {cost['seconds']:7.1f} s {n / cost['seconds']:9.1f} users/s "
+            f"{names[way]:<32} {n:6,} users {cost['seconds']:7.1f} s "
+            f"{n / cost['seconds']:9.1f} users/s "
             f"{cost['mb']:6.0f} MB at the peak"
         )
     print(f"{theirs['seconds'] / ours['seconds']:.1f} times faster than the loop\n")

@@ -348,7 +348,8 @@ class RankingMetrics:
     ) -> None:
         """Rank all items by their scores, and add the lists.
 
-        Rows without any relevant item are left out of every metric, and counted.
+        Rows without a relevant item that could be recommended are left out of every metric, and
+        counted.
 
         Args:
             scores: [B, n_items], higher for better. Not changed.
@@ -486,7 +487,7 @@ class RankingMetrics:
             users = torch.full((len(scores),), -1, device="cpu")  # nobody, who has nothing
         wanted = _items_of(self._held_out, users) if relevant is None else _entries(relevant)
         known = _items_of(self._train, users) if seen is None else _entries(seen)
-        # Half precision would do, but masking and ranking in it are slow on CPUs.
+        # A copy to write -inf into, which integers do not have.
         kind = scores.dtype if scores.dtype is torch.float64 else torch.float32
         scores = scores.to(kind, copy=True).nan_to_num_(-torch.inf, torch.inf, -torch.inf)
         scores[known[0].to(scores.device), known[1].to(scores.device)] = -torch.inf

@@ -1,10 +1,11 @@
-"""The ranking metrics, against their definitions in plain Python, and their evaluation of models."""
+"""The ranking metrics against their definitions in plain Python, and the evaluation of models."""
 
 import json
 import math
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,8 @@ def plain_novelty(recommended, counts, n_users, k):
     return sum(bits) / len(bits) if bits else NAN
 
 
-def plain_serendipity(recommended, relevant, counts, k):
-    items, n = first(recommended, k), len(counts)
+def plain_serendipity(recommended, relevant, counts, k, n=None):
+    items, n = first(recommended, k), n or len(counts)
     ladder = sorted(set(counts) - {0}, reverse=True)
     surprise = []
     for rank, item in enumerate(items, 1):
@@ -106,10 +107,8 @@ def plain_coverage(lists, n_items, k):
 
 def plain_gini(lists, n_items, k):
     """Half the mean difference of all pairs, relative to the mean."""
-    counts = [0] * n_items
-    for items in lists:
-        for item in first(items, k):
-            counts[item] += 1
+    shown = Counter(item for items in lists for item in first(items, k))
+    counts = [*shown.values(), *[0] * (n_items - len(shown))]
     differences = sum(abs(a - b) for a in counts for b in counts)
     return differences / (2 * n_items * sum(counts)) if sum(counts) else NAN
 
@@ -403,12 +402,15 @@ def grid(model, users):
 
 def plain_evaluation(scores, train, held_out, k, features, embeddings=None, excluded=()):
     """What `evaluate` should say, user by user; `scores` are of all users."""
-    seen, relevant = ({u: set() for u in range(USERS)} for _ in range(2))
+    seen, relevant = ({u: set() for u in range(len(scores))} for _ in range(2))
     for table, (users, items) in ((seen, train), (relevant, held_out)):
         for user, item in zip(users.tolist(), items.tolist()):
             table[user].add(item)
     n_items = scores.shape[1] - len(excluded)
-    counts = [sum(item in items for items in seen.values()) for item in range(scores.shape[1])]
+    counts = [
+        0 if item in excluded else sum(item in items for items in seen.values())
+        for item in range(scores.shape[1])
+    ]
     n_users = sum(bool(items) for items in seen.values())
     lists, wanted = [], []
     for user, row in enumerate(scores.tolist()):
@@ -429,12 +431,12 @@ def plain_evaluation(scores, train, held_out, k, features, embeddings=None, excl
         f"recall@{k}": mean(plain_recall(*pair, k) for pair in zip(lists, wanted)),
         f"hit_rate@{k}": mean(plain_hit_rate(*pair, k) for pair in zip(lists, wanted)),
         f"{name}@{k}": mean(plain_diversity(items, vectors, k) for items in lists),
-        f"novelty@{k}": mean(plain_novelty(items, counts, n_users, k) for items in lists),
+        f"novelty@{k}": mean(plain_novelty(items, counts, n_users or 1, k) for items in lists),
         f"serendipity@{k}": mean(
-            plain_serendipity(*pair, counts, k) for pair in zip(lists, wanted)
+            plain_serendipity(*pair, counts, k, n_items) for pair in zip(lists, wanted)
         ),
         "coverage": len({item for items in lists for item in items}) / n_items,
-        "gini": plain_gini(lists, n_items, k) if not excluded else None,
+        "gini": plain_gini(lists, n_items, k),
         "users_evaluated": len(lists),
         "users_without_relevant": 0,
     }
@@ -465,6 +467,32 @@ def test_scores_a_model_and_encoders_come_to_the_same(k, batch_size):
     without = USERS - expected["users_evaluated"]
     assert metrics.compute() == near({**expected, "users_without_relevant": without})
     assert without > 0
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_any_data_come_to_what_the_definitions_say(data):
+    users, items = data.draw(st.integers(1, 5)), data.draw(st.integers(2, 9))
+    pair = st.tuples(st.integers(0, users - 1), st.integers(0, items - 1))
+    train, held_out = (
+        torch.tensor(data.draw(st.lists(pair, max_size=15)), dtype=torch.long).reshape(-1, 2).T
+        for _ in range(2)
+    )
+    ranks = [data.draw(st.permutations(range(items))) for _ in range(users)]
+    scores = torch.tensor(ranks, dtype=torch.float32)
+    excluded = data.draw(st.sets(st.integers(0, items - 1), max_size=items - 1))
+    k = data.draw(st.integers(1, 10))
+    expected = plain_evaluation(scores, train, held_out, k, FEATURES, excluded=excluded)
+    metrics = RankingMetrics(
+        tuple(train), tuple(held_out), items, k=k, features=FEATURES, excluded=excluded,
+        extras=EXTRAS, batch_size=data.draw(st.sampled_from([1, 3, 100])),
+    )  # fmt: skip
+    found = metrics.evaluate((), score=lambda u, i: scores[u, i])
+    if not expected["users_evaluated"]:
+        expected["coverage"] = NAN
+    if not len(train[0]):
+        del expected[f"novelty@{k}"], expected[f"serendipity@{k}"]
+    assert found == near({name: v for name, v in expected.items() if not math.isnan(v)})
 
 
 def test_n_items_may_be_read_from_the_data():
