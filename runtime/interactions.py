@@ -33,8 +33,9 @@ class Interactions:
     """The pairs of user and item in some data, to look up whether a user has seen an item.
 
     Args:
-        data: A DataLoader; a map-style data set or a list of rows; a tuple of columns (tensors,
-            arrays or lists); a table whose columns are read by name (a mapping, a data frame).
+        data: A DataLoader (with a SubsetRandomSampler, its rows only); a map-style data set or a
+            list of rows; a tuple of columns (tensors, arrays or lists); a table whose columns are
+            read by name (a mapping, a data frame).
         users, items, labels: Where in a row, or in the table, they stand: position, key or
             attribute name. An item entry with several ids (a history) is several interactions. A
             user entry with several ids is a history that stands for a user without an id: then
@@ -177,18 +178,23 @@ def _read(
 def _parts(data: Any, places: Sequence[tuple[str, Place]]) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """The interactions of the data at once, or a chunk of rows after the other."""
     collate: Callable[..., Any] | None = None
-    chunk, batched = _CHUNK, False
+    chunk, batched, indices = _CHUNK, False, None
     is_loader = isinstance(data, DataLoader)
     if is_loader:
         if data.collate_fn not in (default_collate, default_convert):
             collate, batched = data.collate_fn, data.batch_sampler is not None
             chunk = data.batch_size or 1024 if batched else _CHUNK
+        # Training and validation may share a data set, and differ by a SubsetRandomSampler.
+        sampler = getattr(data.batch_sampler, "sampler", None) or data.sampler
+        indices = getattr(sampler, "indices", None)
         data = data.dataset
     if isinstance(data, IterableDataset):
         raise TypeError(
             f"{type(data).__name__} is an IterableDataset, which cannot be read without using it "
             "up. Pass the training interactions as data=(user ids, item ids) instead."
         )
+    if indices is not None:
+        data = Subset(data, indices)
     table = None if is_loader else _table_columns(data, places)  # a loader takes all as rows
     if table is not None:
         yield _interactions(table)

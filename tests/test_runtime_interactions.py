@@ -171,6 +171,25 @@ def test_subsets_and_concatenations(name):
     assert len(Interactions(halves)) == 400 + COUNT
 
 
+@pytest.mark.parametrize("name", ["tensors", "columns", "tuples", "a list"])
+@pytest.mark.parametrize("collate", [None, lambda rows: [list(column) for column in zip(*rows)]])
+def test_a_sampler_that_leaves_rows_out(name, collate):
+    data, _ = DATASETS[name]
+    chosen = torch.randperm(COUNT, generator=torch.Generator().manual_seed(2))[:400].tolist()
+    sampler = torch.utils.data.SubsetRandomSampler(chosen)
+    batches = torch.utils.data.BatchSampler(sampler, 16, False)
+    expected = zipped(USER_IDS[chosen], ITEM_IDS[chosen])
+    for arguments in (dict(sampler=sampler, batch_size=16), dict(batch_sampler=batches)):
+        loader = DataLoader(data, collate_fn=collate, **arguments)
+        assert pairs(Interactions(loader)) == expected
+    for sampler in (
+        torch.utils.data.RandomSampler(data),
+        torch.utils.data.WeightedRandomSampler([1.0] * COUNT, 50),
+        torch.utils.data.DistributedSampler(data, num_replicas=2, rank=1),
+    ):
+        assert pairs(Interactions(DataLoader(data, sampler=sampler))) == zipped()
+
+
 def test_a_subset_that_changes_its_rows_is_read_as_it_is():
     class Shifted(Subset):
         def __getitem__(self, index):
