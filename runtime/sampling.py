@@ -53,7 +53,8 @@ def unseen_items(
         seen: What is never drawn: the users and items of the positives, as two columns of equal
             length, or a function of one user and one item that is true of a positive.
         count: Draws for each entry of `users`; none if it is not above 0.
-        replace: Whether a user may get one item twice.
+        replace: Whether a user may get one item twice. If so, an id that stands twice in `items` is
+            as likely again; if not, it counts once.
         short: Whether a user with fewer unseen items gets all of them; only without replacement.
         popularity: Draw an item with probability proportional to (1 + its positives in `seen`, of
             whichever user) to this power; 0 draws evenly. Needs `seen` as two columns.
@@ -207,7 +208,9 @@ class _Draw:
             self.counts = torch.bincount(item[item >= 0], minlength=len(self.items))
             known = (user >= 0) & (item >= 0)
             self.keys = torch.unique(user[known] * len(self.items) + item[known])
-        self.cumulative = self._weights(popularity).cumsum(0) if popularity else None
+        self.weights = self._weights(popularity) if popularity else None
+        self.every = torch.arange(len(self.items))
+        self.distinct = self.item_of.unique()
         self.generator = torch.Generator()
         self.generator.manual_seed(int(torch.randint(2**31 - 1, ())) if seed is None else int(seed))
 
@@ -236,13 +239,14 @@ class _Draw:
         at = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
         return self.keys[at] == key
 
-    def propose(self, *shape: int) -> Tensor:
-        """Positions of items, positives among them."""
-        if self.cumulative is None:
-            return torch.randint(len(self.items), shape, generator=self.generator)
+    def propose(self, among: Tensor, *shape: int) -> Tensor:
+        """Some of the positions of items in `among`, positives among them."""
+        if self.weights is None:
+            return among[torch.randint(len(among), shape, generator=self.generator)]
+        cumulative = self.weights[among].cumsum(0)
         mark = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        at = torch.searchsorted(self.cumulative, mark * self.cumulative[-1], right=True)
-        return at.clamp(max=len(self.items) - 1)
+        at = torch.searchsorted(cumulative, mark * cumulative[-1], right=True)
+        return among[at.clamp(max=len(among) - 1)]
 
     def pairs(self, count: int) -> tuple[Tensor, Tensor]:
         user, item = torch.zeros(2, count, dtype=torch.int64)
@@ -257,7 +261,7 @@ class _Draw:
             user[waiting] = torch.randint(
                 len(self.users), (len(waiting),), generator=self.generator
             )
-            item[waiting] = self.propose(len(waiting))
+            item[waiting] = self.propose(self.every, len(waiting))
             waiting = waiting[self.seen(user[waiting], item[waiting])]
             turn += 1
         return user, item
@@ -266,7 +270,7 @@ class _Draw:
         if not self.users or not self.items:
             return False
         if self.test is None:
-            pairs = len(self.user_of.unique()) * len(self.item_of.unique())
+            pairs = len(self.user_of.unique()) * len(self.distinct)
             return len(self.keys) < pairs
         # A function can only be asked pair by pair, so only once draws have failed for long.
         return turn == 0 or any(not self.test(u, i) for u in self.users for i in self.items)
@@ -281,17 +285,17 @@ class _Draw:
         return torch.cat(parts) if parts else torch.empty(0, width, dtype=torch.int64)
 
     def _with_replacement(self, rows: Tensor, width: int) -> Tensor:
-        picked = self.propose(len(rows), width)
+        picked = self.propose(self.every, len(rows), width)
         row, column = self.seen(rows[:, None], picked).nonzero(as_tuple=True)
         for _ in range(_ROUNDS):
             if not len(row):
                 break
-            picked[row, column] = self.propose(len(row))
+            picked[row, column] = self.propose(self.every, len(row))
             again = self.seen(rows[row], picked[row, column])
             row, column = row[again], column[again]
         for one in row.unique().tolist():  # users who have seen nearly everything
             places = column[row == one]
-            unseen = self._unseen_of(rows[one], torch.arange(len(self.items)))
+            unseen = self._unseen_of(rows[one], self.every)
             if not len(unseen):
                 picked[one, places] = -1
                 continue
@@ -308,18 +312,17 @@ class _Draw:
             if not len(waiting):
                 return picked
             # The first `width` different unseen items in an endless row of draws.
-            drawn = self.propose(len(waiting), width)
+            drawn = self.propose(self.distinct, len(waiting), width)
             drawn[self.seen(rows[waiting][:, None], drawn)] = -1
             drawn = torch.cat([picked[waiting], drawn], dim=1)
-            ids = torch.where(drawn < 0, drawn, self.item_of[drawn])
-            valid = (drawn >= 0) & _is_first(ids)
+            valid = (drawn >= 0) & _is_first(drawn)
             order = torch.sort((~valid).to(torch.int8), dim=1, stable=True).indices[:, :width]
             picked[waiting] = torch.where(valid, drawn, -1).gather(1, order)
             waiting = waiting[(picked[waiting] < 0).any(dim=1)]
         for one in waiting.tolist():  # users who have seen nearly everything, or all but a few
             has = picked[one][picked[one] >= 0]
-            rest = self._unseen_of(rows[one], self.item_of.unique())
-            rest = rest[~torch.isin(rest, self.item_of[has])]
+            rest = self._unseen_of(rows[one], self.distinct)
+            rest = rest[~torch.isin(rest, has)]
             # Exponential clocks: the order in which draws without replacement come up.
             clock = torch.rand(len(rest), generator=self.generator, dtype=torch.float64)
             first = torch.argsort(-torch.log(clock) / self._weight_of(rest))[: width - len(has)]
@@ -330,9 +333,9 @@ class _Draw:
         return items[~self.seen(row, items)]
 
     def _weight_of(self, items: Tensor) -> Tensor:
-        if self.cumulative is None:
+        if self.weights is None:
             return torch.ones(len(items), dtype=torch.float64)
-        return torch.diff(self.cumulative, prepend=self.cumulative.new_zeros(1))[items]
+        return self.weights[items]
 
     def scores(self, rows: Tensor, picked: Tensor, score: Any) -> Tensor:
         """The score of each candidate, minus infinity where there is none or it is not finite."""

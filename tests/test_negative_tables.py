@@ -140,7 +140,7 @@ def while_true(module):
 def left_over(module):
     frame = ratings()
     owned = frame.groupby("userId")["movieId"].apply(set).to_dict()
-    rows = module["left_over"](owned, list(range(25)), 4)
+    rows = module["left_over"](owned, 25, 4)
     return pd.DataFrame(rows, columns=["userId", "movieId", "label"]), frame
 
 
@@ -467,6 +467,102 @@ class Sampler:
     assert mining.codes(mining.look_at(text, tmp_path)) == ["QW221"]
     quiet = text.replace("self.taken[user].add(item)", "print(user, item)")
     assert "QW203" in mining.codes(mining.look_at(quiet, tmp_path))
+
+
+PER_USER = """\
+import random
+
+
+def rows_of(owned, catalogue, number):
+    rows = []
+    for user in owned:
+        left = list(set(catalogue) - set(owned[user]))
+        for item in random.sample(left, number):
+            rows.append((user, item))
+    return rows
+"""
+
+
+def test_an_item_that_stands_in_the_catalogue_twice_is_no_likelier(tmp_path):
+    new, _ = emitted(tmp_path, PER_USER)  # without replacement the runtime takes care of it
+    assert "owned, catalogue, lambda user, item: item in set(owned[user]), number" in new
+
+    again = PER_USER.replace("random.sample(left, number)", "random.choices(left, k=number)")
+    new, _ = emitted(tmp_path, again)
+    assert "owned, set(catalogue)" in new
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        # Of a list, the sample may hold an item twice that stands in it twice.
+        ("list(set(catalogue) - set(owned[user]))", "[i for i in catalogue if i not in owned[user]]",
+         ["QW220"]),
+        # What follows the draw is no row, or needs more than user and item.
+        ("rows.append((user, item))", "rows.append((user, item, len(left)))", ["QW220"]),
+        ("random.sample(left, number)", "random.sample(left, number)[:2]", ["QW220"]),
+        ("random.sample(left, number)", "random.sample(left, len(owned[user]))", ["QW222"]),
+        ("        for item", "        print(user)\n        for item", ["QW220"]),
+        ("    return rows", "    return rows, user", ["QW225"]),
+        ("rows.append((user, item))", "owned[user].add(item)", ["QW221"]),
+        # Numbers are subtracted, no items taken away.
+        ("list(set(catalogue) - set(owned[user]))", "catalogue - owned[user]", []),
+    ],
+)
+def test_other_loops_over_users_are_left_alone(old, new, code, tmp_path):
+    assert PER_USER.count(old) == 1
+    outcome = mining.look_at(PER_USER.replace(old, new), tmp_path)
+
+    assert mining.codes(outcome) == code, mining.said(outcome)
+    assert outcome.after is None
+
+
+PER_ROW = """\
+import random
+
+
+def rows_of(pairs, owned, items, number):
+    rows = []
+    for user, item in pairs:
+        for _ in range(number):
+            other = random.choice(items)
+            while other in owned[user]:
+                other = random.choice(items)
+            rows.append((user, item, other))
+    return rows
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("in owned[user]:", "in user.items:", ["QW220"]),
+        ("in owned[user]:", "in owned[user] or other == item:", ["QW220"]),
+        ("for user, item in pairs:", "for user, item in pairs.groupby(owned):", None),
+        ("            other = random.choice(items)\n            while",
+         "            other = random.choice(items[user])\n            while", ["QW220"]),
+        ("            rows.append", "            if other > 3:\n                continue\n"
+         "            rows.append", None),
+        ("            other = random.choice(items)\n            while",
+         "            if user > 3:\n                continue\n            other = random.choice(items)"
+         "\n            while", ["QW222"]),
+        ("range(number)", "range(len(owned[user]))", ["QW222"]),
+        ("            rows.append((user, item, other))", "            yield other", ["QW222"]),
+        ("            rows.append((user, item, other))",
+         "            rows.append((user, item, other, random.random(), random.choice(items)))",
+         ["QW220"]),
+        ("    return rows", "    return rows, other", None),
+        ("for user, item in pairs:", "for user, item in pairs:\n        user = next(owned)", ["QW222"]),
+    ],
+)
+def test_other_loops_over_rows_are_left_alone_or_run_as_before(old, new, code, tmp_path):
+    assert PER_ROW.count(old) == 1
+    outcome = mining.look_at(PER_ROW.replace(old, new), tmp_path)
+
+    if code is None:
+        assert "QW203" in mining.codes(outcome), mining.said(outcome)
+    else:
+        assert mining.codes(outcome) == code, mining.said(outcome)
 
 
 def test_names_imported_bare_are_known(tmp_path):

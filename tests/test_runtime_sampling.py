@@ -139,6 +139,8 @@ def test_a_user_may_come_up_again_and_items_twice():
     assert unseen_items([6], ["a", "b", "b"], ([], []), 3, replace=False, short=True)[1] in (
         ["a", "b"], ["b", "a"]
     )
+    once = unseen_items([6] * 4000, ["a", "b", "b"], ([], []), 1, replace=False, seed=0)[1]
+    close_to(Counter(once), {"a": 1 / 2, "b": 1 / 2}, 4000)
 
 
 # -- distributions -------------------------------------------------------------------------------------

@@ -538,7 +538,8 @@ class RowDraws:
         """All items and those that are taken away from them, where an expression does that."""
         node = self._unwrapped(node, local)
         if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Subtract):
-            return node.left, node.right
+            if self._is_set(node.left, local) or self._is_set(node.right, local):
+                return node.left, node.right
         if isinstance(node, cst.Call):
             plain = [a.value for a in node.args if a.keyword is None and not a.star]
             if self.names.dotted(node.func) == "numpy.setdiff1d" and len(plain) >= 2:
@@ -555,6 +556,34 @@ class RowDraws:
                     if _word(test.left) == _word(node.elt):
                         return loop.iter, test.comparisons[0].comparator
         return None
+
+    def _is_set(self, node: cst.BaseExpression, local: dict[str, cst.BaseExpression]) -> bool:
+        """Whether an expression is seen to be a set, so that `-` takes items away."""
+        for _ in range(4):
+            if isinstance(node, cst.Name):
+                made = local.get(node.value) or self._made(node)
+                if made is None:
+                    return False
+                node = made
+        if isinstance(node, cst.Call):
+            return self.names.dotted(node.func) in ("set", "frozenset")
+        return isinstance(node, (cst.Set, cst.SetComp))
+
+    def _is_distinct(
+        self, node: cst.BaseExpression, local: dict[str, cst.BaseExpression], depth: int = 0
+    ) -> bool:
+        """Whether no item can stand in a container twice."""
+        if isinstance(node, cst.Name) and depth < 4:
+            made = local.get(node.value) or self._made(node)
+            return made is not None and self._is_distinct(made, local, depth + 1)
+        if isinstance(node, cst.Call):
+            dotted = self.names.dotted(node.func)
+            if dotted in ("set", "frozenset", "range", "numpy.arange", "numpy.unique"):
+                return True
+            if dotted in _WRAPPERS and len(node.args) == 1:
+                return self._is_distinct(node.args[0].value, local, depth + 1)
+            return _attribute(node.func) in ("unique", "keys")
+        return isinstance(node, (cst.Set, cst.SetComp))
 
     def _unwrapped(
         self, node: cst.CSTNode, local: dict[str, cst.BaseExpression], arrays: bool = False
@@ -611,8 +640,13 @@ class RowDraws:
             )
         self._fixed(count, {user, *local}, call, "how many are drawn differs from user to user")
         items = self._unwrapped(everything, local)
+        is_kept = isinstance(self._unwrapped(self._pool(call), local), cst.ListComp)
+        if is_kept and not self._is_distinct(everything, local):
+            raise _Unclear("shape", items, "an item may stand in the list more than once")
+        if replace and not self._is_distinct(items, local):
+            items = cst.parse_expression(f"set({self.tree.code(items)})")
         self._fixed(items, {user, *local}, call, "what is drawn from differs from user to user")
-        seen = self._own_items(own, user, item, local, loop)
+        seen = self._own_items(own, user, item, local)
         self._unchanged(body, [seen.code, self.tree.code(items)])
         self._ends(function, loop, {user, item, drawn, *local})
         return UserDraws(
@@ -751,18 +785,18 @@ class RowDraws:
         user: str,
         item: str,
         local: dict[str, cst.BaseExpression],
-        loop: cst.For,
     ) -> Seen:
         """The items of one user: a column where another is the user, or a container's entry."""
-        node = self._unwrapped(node, local, arrays=True)
-        columns = self._filtered(node, user)
+        columns = self._filtered(self._unwrapped(node, local, arrays=True), user)
         if columns is not None:
             return Seen(f"({columns[0]}, {columns[1]})", True)
-        self._fixed(node, set(local), loop, "the positives of a user are not understood")
-        if isinstance(node, cst.Subscript) or _attribute(getattr(node, "func", node)) == "get":
-            if user in _words([node]):
-                return Seen(f"lambda {user}, {item}: {item} in {self.tree.code(node)}", False)
-        raise _Unclear("shape", node, "the positives of a user are not understood")
+        parent = self.tree.parents.get(node)
+        of, seen = self._entry(
+            node, item, local, {user}, made_set=isinstance(parent, cst.Arg)
+        )
+        if of != user:
+            raise _Unclear("shape", node, "the positives of a user are not understood")
+        return seen
 
     def _filtered(self, node: cst.CSTNode, user: str) -> tuple[str, str] | None:
         """The columns of `frame[frame[users] == user][items]`, and of its form with `.loc`."""
@@ -1184,6 +1218,11 @@ class RowDraws:
         draw = self._draw((first if first is not None else _body(retry)[0]).value)
         user, seen, bound = self._user_of(test, item, chain)
         chain, users = self._user_column(user, bound, chain)
+        again = bound & {w for loop in chain for w in _assigned_names(_body(loop))} - {
+            n.value for loop in chain[1:] for n in names_in(loop.target)
+        }
+        if again:
+            raise _Unclear("rows", chain[0], f"{min(again)} is set anew in the loop")
         last = chain[-1]
         count = "1"
         if len(chain) > 1 and not set(_words([last.target])) & bound:
@@ -1258,18 +1297,14 @@ class RowDraws:
             user = self._inlined(others[0], local)
             seen = self._pairs_seen(test, others[0], item, local)
         else:
-            container = self._unwrapped(container, local, arrays=True)
-            code = self._inlined(container, local)
-            loose = {n.value for n in names_in(cst.parse_expression(code))} & targets
-            if len(loose) != 1:
-                raise _Unclear("shape", test, "the positives of the row's user are not seen")
-            user = loose.pop()
-            columns = self._filtered(container, user)
-            seen = Seen(f"lambda {user}, {item}: {item} in {code}", False)
-            if columns is not None:
-                seen = Seen(f"({columns[0]}, {columns[1]})", True)
+            inner = self._unwrapped(container, local, arrays=True)
+            filtered = [(t, self._filtered(inner, t)) for t in targets & set(_words([inner]))]
+            found = next(((t, columns) for t, columns in filtered if columns is not None), None)
+            if found is not None:
+                user, (one, two) = found
+                seen = Seen(f"({one}, {two})", True)
             else:
-                self._is_looked_up(container)
+                user, seen = self._entry(container, item, local, targets)
         bound = {n.value for n in names_in(cst.parse_expression(user))} & targets
         if not bound:
             raise _Unclear("shape", test, "the user is not known before the loop")
@@ -1299,11 +1334,42 @@ class RowDraws:
 
     def _is_looked_up(self, container: cst.CSTNode) -> None:
         for call in self.tree.calls_within(container):
-            is_empty = self.names.dotted(call.func) == "set" and not call.args
-            if _attribute(call.func) not in ("get", "keys") and not is_empty:
+            if not self._is_pure(call):
                 raise _Unclear(
                     "shape", call, "what the draw is looked up in is computed each time"
                 )
+
+    def _entry(
+        self,
+        container: cst.BaseExpression,
+        item: str,
+        local: dict[str, cst.BaseExpression],
+        names: set[str],
+        made_set: bool = False,
+    ) -> tuple[str, Seen]:
+        """The user, and the test, of items that are the user's entry: `owned[user]`, `.get(user)`.
+
+        made_set: the entry is run over, and not asked by `in`, which of a column looks at labels.
+        """
+        entry = self._unwrapped(container, local, arrays=True)
+        base = index = None
+        if isinstance(entry, cst.Subscript) and len(entry.slice) == 1:
+            base, index = entry.value, getattr(entry.slice[0].slice, "value", None)
+        elif isinstance(entry, cst.Call) and _attribute(entry.func) == "get" and entry.args:
+            base, index = entry.func.value, entry.args[0].value
+        if index is None or set(_words([base])) & (names | set(local)):
+            raise _Unclear("shape", container, "the positives of the row's user are not seen")
+        self._is_looked_up(container)
+        user = self._inlined(index, local)
+        code = self._inlined(container, local)
+        name = user if user.isidentifier() else "user"
+        code = code.replace(f"[{user}]", f"[{name}]").replace(f".get({user}", f".get({name}")
+        if made_set and not code.startswith(("set(", "frozenset(")):
+            code = f"set({code})"
+        left = {n.value for n in names_in(cst.parse_expression(code))} & (names | set(local))
+        if not left <= {name}:
+            raise _Unclear("shape", container, "the positives of the row's user are not seen")
+        return user, Seen(f"lambda {name}, {item}: {item} in {code}", False)
 
     def _inlined(self, node: cst.BaseExpression, local: dict[str, cst.BaseExpression]) -> str:
         """The code of an expression, with names that a loop binds once replaced by their value."""
