@@ -129,6 +129,28 @@ LEFT = {
     with torch.no_grad():
         nn.functional.binary_cross_entropy(model(x.to(device)).sigmoid(), y.to(device))
 """,
+    "several values, of which one goes on": """
+    kept = []
+    with torch.no_grad():
+        scores, places = model(x.to(device)).split(32)
+        kept.append(places)
+""",
+    "a function that may return anything": """
+    def accuracy(network, batches):
+        return [network(b.to(device)).mean().item() for b in batches]
+    with torch.no_grad():
+        kept = []
+        kept.append(accuracy(model, [x]))
+""",
+    "a function with a loop of its own": """
+    def accuracy(network, batches):
+        total = 0.0
+        for b in batches:
+            total += network(b.to(device)).mean().item()
+        return total
+    with torch.no_grad():
+        print(accuracy(model, [x]))
+""",
     "two statements of which one line is made": """
     with torch.no_grad():
         p = model(x.to(device)); print(p.mean().item())
@@ -143,6 +165,31 @@ def test_what_stays_in_full_precision_is_named(name, tmp_path):
     assert amp.codes(outcome) == ["QW301", "QW356"]
     assert outcome.after.decode().endswith(LEFT[name])
     assert amp.codes(amp.look_at(LOOP + LEFT[name], tmp_path)) == ["QW301"]
+
+
+PLACES = """
+    with torch.no_grad():
+        outputs = model(x.to(device))
+        _, first = torch.max(outputs, 1)
+        second = outputs.max(1)[1]
+        third = outputs.topk(1).indices
+        if epoch == 0:
+            print(first.sum())
+        elif epoch == 1:
+            outputs = model(x[:8].to(device))
+            print(outputs.argmax())
+        else:
+            print(outputs.shape)
+"""
+
+
+def test_places_of_scores_are_no_values(tmp_path):
+    """Nothing that goes on is in half precision, so nothing is converted."""
+    outcome = amp.look_at(LOOP + PLACES, tmp_path, eval=True)
+    after = outcome.after.decode()
+
+    assert amp.codes(outcome).count("QW307") == 2, amp.said(outcome)
+    assert ".float()" not in after
 
 
 def test_a_function_called_in_training_is_not_evaluation(tmp_path):

@@ -825,8 +825,9 @@ QW355 scaled gradients are read
 QW356 validation stays in full precision
     What it does: nothing here, although `eval = true` asks for it (QW307). Training is rewritten.
 
-    Why: BCELoss raises under CUDA's autocast and stands in one statement with the forward pass, or
-    the device is not known where the model is evaluated, or lines are shared. The message says which.
+    Why: BCELoss raises under CUDA's autocast and stands in one statement with the forward pass; or
+    the device is not known where the model is evaluated; or a value goes on that may be no tensor of
+    numbers, as one of several, or of a helper function. The message says which.
 
     Example:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -14,6 +14,8 @@ from quickwins_codemod.script.names import Variable, names_in
 from quickwins_codemod.script.tree import LOOPS, statements_of, walk
 
 _NO_GRADIENT = re.compile(r"\b(no_grad|inference_mode|set_grad_enabled\(\s*(mode\s*=\s*)?False)")
+#: Methods of a model that run it, beside forward().
+_RUNS = re.compile(r"predict|score|logits|encode|decode|loss|forward", re.IGNORECASE)
 #: Calls that keep what they are given, beyond the region.
 _KEEPERS = {"append", "extend", "add", "update", "put", "save", "insert", "dump"}
 
@@ -51,18 +53,73 @@ class Evaluations:
         """Every region, in source order; the outer one where one lies in another."""
         blocks: dict[cst.CSTNode, list[cst.Call]] = {}
         for call in self.tree.all(cst.Call):
-            if self.forwards.is_forward(call) and self._is_evaluation(call):
+            if self._runs(call) and self._is_evaluation(call):
                 if self._models_of(call) & self.trained and not self._evaluates_itself(call):
-                    block = self.tree.block(self.tree.statement(call))
+                    block = self.tree.block(self.forwards.whole(call))
                     blocks.setdefault(block, []).append(call)
-        found = [self._region(block, calls) for block, calls in blocks.items()]
-        return [
-            e for e in found
+        found = [(self._region(block, calls), calls) for block, calls in blocks.items()]
+        outer = [
+            (e, calls) for e, calls in found
             if not any(
                 other is not e and any(self.tree.is_within(e.statements[0], s) for s in other.statements)
-                for other in found
+                for other, _ in found
             )
         ]
+        wrapped = {s for e, _ in outer if e.why is None for s in e.statements}
+        return [self._complete(e, calls, wrapped) for e, calls in outer]
+
+    def _complete(
+        self, evaluation: Evaluation, calls: Sequence[cst.Call], wrapped: set[cst.CSTNode]
+    ) -> Evaluation:
+        """The region with the values that leave it, as far as it is known what they are."""
+        if evaluation.why is not None:
+            return evaluation
+        halves = tuple(self._halves(evaluation.statements, calls, wrapped))
+        for call in calls:
+            if not self._is_direct(call) and self._holds_loop(call):
+                why = "the function that is called there holds a loop of its own"
+                return replace(evaluation, why=why)
+        if any(self._is_unknown(value, calls, evaluation.statements) for value in halves):
+            return replace(evaluation, why="the kind of a value that leaves it is not known")
+        return replace(evaluation, halves=halves)
+
+    def _runs(self, call: cst.Call) -> bool:
+        if not self.forwards.is_forward(call):
+            return False
+        if self._is_direct(call) or self.names.callee(call) is not None:
+            return True
+        return isinstance(call.func, cst.Attribute) and bool(_RUNS.search(call.func.attr.value))
+
+    def _is_direct(self, call: cst.Call) -> bool:
+        """`model(x)` or `model.forward(x)`, which gives a tensor, or several."""
+        func = call.func
+        if isinstance(func, cst.Attribute) and func.attr.value == "forward":
+            func = func.value
+        return self.forwards.is_model(func) and self.names.callee(call) is None and not (
+            isinstance(func, cst.Attribute) and self._model(func) is None and bool(
+                _RUNS.search(func.attr.value)
+            )
+        )
+
+    def _holds_loop(self, call: cst.Call) -> bool:
+        helper = self.names.callee(call)
+        return helper is not None and any(isinstance(n, LOOPS) for n in walk(helper.body))
+
+    def _is_unknown(
+        self, value: cst.BaseExpression, calls: Sequence[cst.Call], statements: Sequence[cst.CSTNode]
+    ) -> bool:
+        """A value that may be no tensor of numbers: of a helper, or one of several."""
+        if isinstance(value, cst.Call):
+            return not self._is_direct(value)
+        names = {n.value for n in names_in(value)}
+        for node in (n for s in statements for n in walk(s)):
+            if isinstance(node, cst.Assign) and any(self.tree.is_within(c, node) for c in calls):
+                bound = {n.value for t in node.targets for n in names_in(t.target)}
+                several = any(isinstance(t.target, (cst.Tuple, cst.List)) for t in node.targets)
+                direct = all(self._is_direct(c) for c in calls if self.tree.is_within(c, node))
+                if bound & names and (several or not direct):
+                    return True
+        return False
 
     # -- which models ----------------------------------------------------------------------------
 
@@ -147,7 +204,7 @@ class Evaluations:
 
     def _follows_eval(self, call: cst.Call) -> bool:
         """The last `train()` or `eval()` above a call, in its block or one around it, is `eval()`."""
-        statement = self.tree.statement(call)
+        statement = self.forwards.whole(call)
         while True:
             siblings = self.tree.siblings(statement)
             index = next(i for i, s in enumerate(siblings) if s is statement)
@@ -158,7 +215,7 @@ class Evaluations:
             owner = self.tree.parents.get(self.tree.block(statement))
             if owner is None or isinstance(owner, (cst.FunctionDef, cst.ClassDef)):
                 return False
-            statement = self.tree.statement(owner)
+            statement = self.forwards.whole(owner)
 
     def _mode(self, statement: cst.CSTNode) -> str | None:
         call = statement.value if isinstance(statement, cst.Expr) else None
@@ -202,7 +259,7 @@ class Evaluations:
             why = "a backward pass stands between"
         if why is not None:
             return Evaluation(statements, (), "", why)
-        return Evaluation(statements, tuple(self._halves(statements, calls)), device or "")
+        return Evaluation(statements, (), device or "")
 
     def _has_loss(self, statement: cst.CSTNode) -> bool:
         return any(
@@ -239,7 +296,10 @@ class Evaluations:
     # -- what leaves it ----------------------------------------------------------------------------
 
     def _halves(
-        self, statements: Sequence[cst.CSTNode], calls: Sequence[cst.Call]
+        self,
+        statements: Sequence[cst.CSTNode],
+        calls: Sequence[cst.Call],
+        wrapped: set[cst.CSTNode],
     ) -> Iterator[cst.BaseExpression]:
         """Values in half precision where others get them; each once."""
         half: set[str] = set()
@@ -254,10 +314,8 @@ class Evaluations:
                     self.forwards.stays_half(node, half)
                 ):
                     half |= {n.value for t in node.targets for n in names_in(t.target)}
-        # A state that goes back into the model stays as the model made it.
-        half -= {n.value for c in calls for a in c.args for n in names_in(a.value)}
         seen: list[cst.BaseExpression] = []
-        for value in self._reads(statements, calls, half):
+        for value in self._reads(statements, calls, half, wrapped):
             if not any(self.tree.is_within(value, s) or self.tree.is_within(s, value) for s in seen):
                 seen.append(value)
                 yield value
@@ -266,7 +324,11 @@ class Evaluations:
         return isinstance(value, cst.Call) and self.forwards.is_loss_call(value)
 
     def _reads(
-        self, statements: Sequence[cst.CSTNode], calls: Sequence[cst.Call], half: set[str]
+        self,
+        statements: Sequence[cst.CSTNode],
+        calls: Sequence[cst.Call],
+        half: set[str],
+        wrapped: set[cst.CSTNode],
     ) -> Iterator[cst.BaseExpression]:
         end = max(self.order[n] for n in walk(statements[-1]))
         for call in calls:
@@ -281,8 +343,13 @@ class Evaluations:
             if self.order[name] <= end:
                 if self._is_kept(value):
                     yield value
-            elif self.forwards.is_half(name, half, end) and self.forwards.needs_precision(value):
-                yield value
+            elif not self.forwards.is_bound_anew(name, end) and self.forwards.needs_precision(value):
+                # In another region half precision is welcome.
+                if not any(s in wrapped for s in self._around(name)) or self._is_kept(value):
+                    yield value
+
+    def _around(self, node: cst.CSTNode) -> list[cst.CSTNode]:
+        return [node, *self.tree.ancestors(node)]
 
     def _is_kept(self, value: cst.BaseExpression) -> bool:
         """Whether a value inside the region goes where it outlives it, or to numpy."""
@@ -293,10 +360,10 @@ class Evaluations:
                 if self.forwards.goes_to_numpy(ancestor):
                     return True
                 if node is not ancestor.func:
-                    return name in _KEEPERS or self.forwards.is_ordered(name)
+                    return name in _KEEPERS or self.forwards.gives_values(ancestor)
                 if self.forwards.is_safe_read(name):
                     return False
-                if self.forwards.is_ordered(name):
+                if self.forwards.gives_values(ancestor):
                     return True
             if isinstance(ancestor, cst.BaseComp):
                 return True

@@ -249,9 +249,23 @@ class Forwards:
         """Whether what a method or function of this name gives is the same in half precision."""
         return name in _SAFE_READS - _ORDERED
 
-    def is_ordered(self, name: str) -> bool:
-        """A method or function that gives values beside their places: topk."""
-        return name in _ORDERED
+    def gives_values(self, call: cst.Call) -> bool:
+        """A call as of topk() whose values are used, and not only their places."""
+        if self.tree.code(call.func).rpartition(".")[2] not in _ORDERED:
+            return False
+        parent = self.tree.parents[call]
+        if isinstance(parent, cst.Subscript):
+            return self.tree.plain(parent).rpartition("[")[2] != "1]"
+        if isinstance(parent, cst.Attribute):
+            return parent.attr.value not in ("indices", "item")
+        if isinstance(parent, cst.Assign):
+            first = next(_flat(parent.targets[0].target))
+            return self.tree.code(first) != "_"
+        return True
+
+    def is_bound_anew(self, name: cst.Name, end: int) -> bool:
+        """Whether a statement above a read, and below a region, gives the name another value."""
+        return self._last_binding(name, end) is not None
 
     def needs_precision(self, value: cst.BaseExpression) -> bool:
         """Whether a read of predictions is more than a comparison, an index or an item of them."""
@@ -264,9 +278,11 @@ class Forwards:
             if isinstance(ancestor, cst.Call):
                 if self.goes_to_numpy(ancestor):
                     return True
+                name = self.tree.code(ancestor.func).rpartition(".")[2]
+                if name in _ORDERED:
+                    return self.gives_values(ancestor)
                 if node is not ancestor.func:
-                    name = self.tree.code(ancestor.func).rpartition(".")[2]
-                    return name not in _SAFE_READS - _ORDERED
+                    return name not in _SAFE_READS
             if isinstance(ancestor, (cst.BaseSmallStatement, cst.BaseCompoundStatement)):
                 return True
             node = ancestor
@@ -427,6 +443,8 @@ class Forwards:
         guard = self.tree.parents.get(self.tree.block(statement))
         if not isinstance(guard, cst.If) or guard.orelse is not None:
             return None
+        if isinstance(self.tree.parents[guard], cst.If):  # an elif
+            return None
         calls = [n for n in walk(guard.test) if isinstance(n, cst.Call)]
         asks = bool(calls) and all(
             self.tree.code(c.func).rpartition(".")[2] in ("isfinite", "isnan", "isinf", "item")
@@ -527,7 +545,7 @@ class Forwards:
 
     def _last_binding(self, name: cst.Name, end: int) -> cst.CSTNode | None:
         """The nearest statement above a read, below a region, that surely binds the name anew."""
-        statement = self.tree.statement(name)
+        statement = self.whole(name)
         while self.tree.order[statement] > end:
             siblings = self.tree.siblings(statement)
             index = next(i for i, s in enumerate(siblings) if s is statement)
@@ -541,8 +559,15 @@ class Forwards:
                 self.tree.code(t) for t in _flat(owner.target)
             }:
                 return owner
-            statement = self.tree.statement(owner)
+            statement = self.whole(owner)
         return None
+
+    def whole(self, node: cst.CSTNode) -> cst.CSTNode:
+        """The statement that a node belongs to, of an `elif` the `if` that it is part of."""
+        statement = self.tree.statement(node)
+        while isinstance(self.tree.parents.get(statement), (cst.If, cst.Else)):
+            statement = self.tree.statement(self.tree.parents[statement])
+        return statement
 
     def _is_loss(self, name: cst.Name, region: Region) -> bool:
         return any(n.value == name.value for n in names_in(region.loss))
