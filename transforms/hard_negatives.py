@@ -516,7 +516,7 @@ QW225 a name of the loop that is used below it
 
          import random
          for user in owned:
-             others = [item for item in items if item not in owned[user]]
+             others = list(set(items) - owned[user])
              for item in random.sample(others, 4):
                  rows.append((user, item))
         -print(item)
