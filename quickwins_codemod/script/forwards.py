@@ -714,7 +714,7 @@ class Forwards:
             if name == "DataParallel":
                 yield "data-parallel", call
             elif name in ("half", "bfloat16") and isinstance(call.func, cst.Attribute):
-                if self.is_model(call.func.value) or self.is_model_maker(call):
+                if self._is_part(call.func.value) or self.is_model_maker(call):
                     yield "half-model", call
             elif name == "set_default_dtype" and _HALF.search(self.tree.code(call)):
                 yield "half-model", call
@@ -746,6 +746,19 @@ class Forwards:
             for base in owner.bases:
                 if (self.names.dotted(base.value) or "").endswith("autograd.Function"):
                     yield "function", owner
+
+    def _is_part(self, node: cst.BaseExpression) -> bool:
+        """A model, a layer or a parameter of it: `model[0]`, or what a loop over its layers gives."""
+        while not self.is_model(node):
+            variable = self.names.variable(node)
+            for found in self.names.assignments.get(variable, ()) if variable is not None else ():
+                over = self.tree.code(getattr(found.statement, "iter", node))
+                if found.kind == "loop" and re.search(r"\b(modules|children|parameters)\(\)", over):
+                    return True
+            if not isinstance(node, (cst.Attribute, cst.Subscript)):
+                return False
+            node = node.value
+        return True
 
     def imported_hazard(self) -> tuple[str, cst.CSTNode] | None:
         """A module of the repository that this file imports from, and that half precision breaks."""
