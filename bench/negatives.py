@@ -2,17 +2,18 @@
 
     python bench/negatives.py [--batch 1024] [--rounds 20] [--catalogues 10000 1000000]
 
-One negative per positive and BPR, as in a training loop with random negatives: `step` is that loop's
-step, `mine` what HardNegatives adds to it. Two models: NeuMF, which scores pairs (`model(u, i)`), and
-two towers of two layers each, scored by pairs and by `encode=`. The embeddings are sparse: with dense
-ones Adam's step over a catalogue of a million takes so long that any mining looks cheap.
+One negative per positive and BPR, as in a training loop with random negatives: `step` is that of
+that loop, `mine` what HardNegatives adds to it. Two models: NeuMF, which scores pairs
+(`model(u, i)`), and two towers of two layers each, scored by pairs and by `encode=`. The embeddings
+are sparse: with dense ones Adam's step over a catalogue of a million takes so long that any mining
+looks cheap.
 
 Beside it the usual recipe, score the whole catalogue for each user of the batch and take the best.
 For NeuMF it runs for a few users only, and its time is scaled up to the batch.
 
 Times are CPU times of one thread, medians over rounds in turns, so that other work on the machine
-disturbs little. Peak memory is that of the tensors that a call makes and that are alive at one time;
-what HardNegatives keeps is printed on its own line.
+disturbs little. Peak memory is that of the tensors that a call makes and that are alive at one
+time; what HardNegatives keeps is printed on its own line.
 """
 
 from __future__ import annotations

@@ -109,13 +109,13 @@ class Interactions:
         # device, and a GPU is quick at looking up all pairs.
         if items.device.type != "cpu" or int(lengths.sum()) > len(users) * len(items):
             return self.contain(users.unsqueeze(1), items.unsqueeze(0))
-        rows = torch.arange(len(users)).repeat_interleave(lengths)
+        rows = torch.arange(len(users), device="cpu").repeat_interleave(lengths)
         offsets = start - lengths.cumsum(0) + lengths
-        seen = keys[torch.arange(len(rows)) + offsets[rows]] - first[rows]
+        seen = keys[torch.arange(len(rows), device="cpu") + offsets[rows]] - first[rows]
         ids, columns = torch.unique(items, return_inverse=True)
         places = torch.searchsorted(ids, seen).clamp_(max=max(len(ids) - 1, 0))
         hits = ids[places] == seen
-        table = torch.zeros(len(users), len(ids), dtype=torch.bool)
+        table = torch.zeros(len(users), len(ids), dtype=torch.bool, device="cpu")
         table[rows[hits], places[hits]] = True
         return table[:, columns]
 
@@ -134,7 +134,7 @@ class Interactions:
         return torch.where(ids[place] == items, shares[place], rarest)
 
     def _first_keys(self, users: Tensor) -> Tensor:
-        """Key of each user's item 0. Users beyond the data are taken for the next one, with none."""
+        """Key of each user's item 0. Users beyond the data count as the next one, who has none."""
         if self.by_history:
             raise ValueError(
                 "the data hold histories in place of user ids, so that users cannot be looked up: "
@@ -169,7 +169,7 @@ def _read(
     with _undisturbed(data):
         parts = list(_parts(data, places))
     if not parts:
-        empty = torch.empty(0, dtype=torch.int64)
+        empty = torch.empty(0, dtype=torch.int64, device="cpu")
         return empty, empty, False
     by_history = any(history for _, _, history in parts)
     return torch.cat([u for u, _, _ in parts]), torch.cat([i for _, i, _ in parts]), by_history
@@ -245,7 +245,7 @@ def _dataset_columns(dataset: Any, places: Sequence[tuple[str, Place]]) -> list[
         whole = _dataset_columns(dataset.dataset, places)
         if whole is None:
             return None
-        indices = torch.as_tensor(list(map(int, dataset.indices)), dtype=torch.int64)
+        indices = _to_tensor(list(map(int, dataset.indices)), "indices").to(torch.int64)
         return [column[indices] for column in whole]
     if method is ConcatDataset.__getitem__:
         parts = [_dataset_columns(part, places) for part in dataset.datasets if len(part)]
@@ -416,7 +416,7 @@ def _to_tensor(column: Any, name: str) -> Tensor:
     if flags is not None and not (flags.writeable and flags.c_contiguous):  # those not writable
         column = column.copy()
     try:
-        return torch.as_tensor(column).detach().cpu()
+        return torch.as_tensor(column, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         first = next(iter(column), None) if hasattr(column, "__iter__") else column
         raise ValueError(

@@ -48,7 +48,7 @@ def _no_attribute_error(method: _Method) -> _Method:
 class HardNegatives:
     """Turns random negatives into hard ones.
 
-    The data are read once, when this is made.
+    The data are read once, at the first batch: until then a data set may have no rows.
 
     Args:
         data: The training interactions: a DataLoader, a map-style data set, a tuple of columns, or
@@ -143,8 +143,8 @@ class HardNegatives:
         )
         if not found or found.start < 0:
             raise ValueError(
-                f"negatives are to be drawn from the item ids {found.start} to {found.stop} (without "
-                f"the last), which are none or negative: the data hold {len(self.seen)} "
+                f"negatives are to be drawn from the item ids {found.start} to {found.stop} "
+                f"(without the last), which are none or negative: the data hold {len(self.seen)} "
                 "interactions; pass low= and high="
             )
         return found
@@ -177,7 +177,7 @@ class HardNegatives:
         candidate that the user has not seen and the model gives a finite score.
 
         Args:
-            model: The recommender, or a tuple of its modules; scores without gradient, in eval mode.
+        """How badly the model ranks the items of the batch above hard ones that users have not seen.
             users: User ids, [B] or like `drawn`; or [B, L] histories of item ids in their place.
                 The ids in a row's history are then what the user has seen.
             drawn: The random negatives, int64 [B] or [B, k].
@@ -223,7 +223,7 @@ class HardNegatives:
         score: Scorer | None = None,
         encode: Encoders | None = None,
     ) -> Tensor:
-        """How badly the model ranks the batch's items above hard items that the users have not seen.
+        """How badly the model ranks the batch's items above hard ones that the users have not seen.
 
         softplus(-scale * (s(user, item) - s(user, mined item))), the mean over the rows, float32,
         with gradient: to be added, with a weight, to a loss of rating prediction, which by itself
@@ -312,7 +312,7 @@ class HardNegatives:
         """
         totals = self._totals
         if totals is None:
-            totals = torch.zeros(2, len(_STATISTICS), dtype=torch.float64)
+            totals = torch.zeros(2, len(_STATISTICS), dtype=torch.float64, device="cpu")
         self._totals, self._calls_noted = None, 0
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
@@ -335,7 +335,7 @@ class HardNegatives:
                 kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
                 shape = f" of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else ""
                 raise ValueError(
-                    f"{name} must be an integer tensor with one or two dimensions, not {kind}{shape}"
+                    f"{name} must be an integer tensor of one or two dimensions, not {kind}{shape}"
                 )
         own = drawn.detach().to(device=users.device, dtype=torch.int64)
         if self._by_history is None:
@@ -412,19 +412,15 @@ class HardNegatives:
         """Candidates of each row, its own negatives first, and their scores: [R, size] each."""
         more = (len(rows), size - own.shape[1])
         if scorer.encode is None:
-            pool = torch.cat(
-                [own, self._random(rows.device, more, self.candidates.start, self.candidates.stop)],
-                1,
-            )
+            pool = torch.cat([own, self._random(rows.device, more, self.candidates)], 1)
             return pool, scorer(rows, pool)
         breadth = max(len(rows), 4 * size)
         if breadth < len(self.candidates):
-            shared = self._random(
-                rows.device, (breadth,), self.candidates.start, self.candidates.stop
-            )
+            shared = self._random(rows.device, (breadth,), self.candidates)
         else:
-            shared = torch.arange(self.candidates.start, self.candidates.stop, device=rows.device)
-        places = self._random(rows.device, more, 0, len(shared))
+            ends = self.candidates.start, self.candidates.stop
+            shared = torch.arange(*ends, device=rows.device)
+        places = self._random(rows.device, more, range(len(shared)))
         return torch.cat([own, shared[places]], 1), scorer.dot(rows, own, shared, places)
 
     def _masked(
@@ -524,8 +520,9 @@ class HardNegatives:
             self._generators[device] = torch.Generator(device).manual_seed(seed)
         return self._generators[device]
 
-    def _random(self, device: torch.device, shape: Sequence[int], low: int, high: int) -> Tensor:
-        return torch.randint(low, high, shape, generator=self._generator(device), device=device)
+    def _random(self, device: torch.device, shape: Sequence[int], among: range) -> Tensor:
+        generator = self._generator(device)
+        return torch.randint(among.start, among.stop, shape, generator=generator, device=device)
 
     def _uniform(self, shape: Sequence[int], device: torch.device) -> Tensor:
         return torch.rand(shape, generator=self._generator(device), device=device)

@@ -1,4 +1,4 @@
-"""Reading who has seen what: every form of data gives the same pairs, and reading leaves no trace."""
+"""Reading who has seen what: all forms of data give the same pairs, and reading leaves no trace."""
 
 import collections
 import copy

@@ -1,4 +1,4 @@
-"""What HardNegatives makes of random negatives: which items, how hard, and that nothing else moves."""
+"""What HardNegatives makes of random negatives, how hard ones, and that nothing else moves."""
 
 import copy
 import math
@@ -59,7 +59,7 @@ class Watching:
         return self.score(users, items)
 
     def pool(self, size, rows=None):
-        """The candidates of each row in a call of mine(), whose positives may be asked for after."""
+        """The candidates of each row in a call of mine(); positives may be asked for after them."""
         items = torch.cat([items for _, items in self.asked])
         return items[: (rows or BATCH) * size].reshape(-1, size)
 
@@ -650,6 +650,20 @@ def test_a_model_that_overrides_train_is_not_disturbed():
     model = Frozen().train()
     HardNegatives(DATA).mine(model, U, DRAWN)
     assert model.training and not model.norm.training and model.dropout.training
+
+
+def test_the_default_device_of_a_script_does_not_matter(model):
+    rows = [(int(user), int(item)) for user, item in zip(*DATA)]
+    data = torch.utils.data.Subset(rows, range(COUNT))
+    wanted = HardNegatives(data).mine(model, U, DRAWN4, P)
+    empty = HardNegatives(data).statistics()
+    with torch.device("meta"):  # on which no number can be read
+        negatives = HardNegatives(data)
+        assert negatives.statistics() == empty
+        assert torch.equal(negatives.mine(model, U, DRAWN4, P), wanted)
+        negatives.ranking_loss(model, U, P)
+        negatives.mask_in_batch(torch.ones(BATCH, BATCH, device="cpu"), P, U)
+        assert negatives.statistics()["negatives/random_share"] > 0
 
 
 def test_one_seed_gives_one_result(model):
