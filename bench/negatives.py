@@ -2,8 +2,8 @@
 
     python bench/negatives.py [--batch 1024] [--rounds 20] [--catalogues 10000 1000000]
 
-One negative per positive and BPR, as in a training loop with random negatives: `step` is that of
-that loop, `mine` what HardNegatives adds to it. Two models: NeuMF, which scores pairs
+One negative per positive and BPR, as in a training loop with random negatives: `step` is that
+loop's step, `mine` what HardNegatives adds to it. Two models: NeuMF, which scores pairs
 (`model(u, i)`), and two towers of two layers each, scored by pairs and by `encode=`. The embeddings
 are sparse: with dense ones Adam's step over a catalogue of a million takes so long that any mining
 looks cheap.

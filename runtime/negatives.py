@@ -177,7 +177,7 @@ class HardNegatives:
         candidate that the user has not seen and the model gives a finite score.
 
         Args:
-        """How badly the model ranks the items of the batch above hard ones that users have not seen.
+            model: The recommender, or a tuple of its modules; it scores in eval mode.
             users: User ids, [B] or like `drawn`; or [B, L] histories of item ids in their place.
                 The ids in a row's history are then what the user has seen.
             drawn: The random negatives, int64 [B] or [B, k].
@@ -227,8 +227,9 @@ class HardNegatives:
 
         softplus(-scale * (s(user, item) - s(user, mined item))), the mean over the rows, float32,
         with gradient: to be added, with a weight, to a loss of rating prediction, which by itself
-        hardly ranks. Both scores are computed in one call, in the mode the model is in. A row all
-        of whose candidates have been seen does not count.
+        hardly ranks. Both scores are computed in one call, in the mode the model is in, so that
+        BatchNorm sees these rows too. That call passes by DistributedDataParallel, which averages
+        the gradients all the same. A row all of whose candidates have been seen does not count.
 
         Args:
             model, score, encode: As in `mine`.
