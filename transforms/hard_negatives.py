@@ -1469,7 +1469,10 @@ class _Table:
     """The plan for one loop that draws negatives row by row into a table or a list."""
 
     def __init__(self, script: Script, reader: RowDraws) -> None:
+        from quickwins_codemod.script.fates import Fates
+
         self.script, self.reader, self.tree = script, reader, script.tree
+        self.fates = Fates(script)
         self._say = partial(verdict_at, RULE, script)
         self.edits: list[Edit] = []
         self.runtime: set[str] = set()
@@ -1477,7 +1480,7 @@ class _Table:
     def finding(self, site: UserDraws | PairDraws | RowDraw) -> Finding:
         from quickwins_codemod.script.rowdraws import PairDraws, RowDraw, UserDraws
 
-        self.site, self.fate = site, self.reader.fate(site)
+        self.site, self.fate = site, self.fates.of(site.function, site.loop)
         self.columns = site.seen.is_columns
         by_popularity = self.columns and self.fate.kind in ("unused", "training")
         odds = ["popularity=0.75"] if by_popularity else []
@@ -1513,7 +1516,7 @@ class _Table:
         if self.fate.kind == "split":
             yield self._say(
                 "warning", "QW254", self.site.loop,
-                "the rows are split into training and evaluation afterwards, so they are drawn evenly",
+                "the rows are split into training and evaluation below, so they are drawn evenly",
                 "split first, and draw harder negatives for the training rows only",
             )
 
@@ -1521,7 +1524,7 @@ class _Table:
         import libcst as cst
 
         function = self.site.function
-        return isinstance(function, cst.FunctionDef) and not self.reader.is_named(function)
+        return isinstance(function, cst.FunctionDef) and not self.fates.is_named(function)
 
     def _score(self) -> list[str]:
         """The parameter for harder draws, where they are allowed and the function can have one."""

@@ -8,7 +8,6 @@ are no positives (`PairDraws`); for each row an item that is drawn again while i
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,45 +15,23 @@ from typing import Any, Union
 
 import libcst as cst
 
+from quickwins_codemod.script.tabledraws import Draw, Draws, Unclear, attribute, trains, word
 from quickwins_codemod.script.facts import Problem, Script
 from quickwins_codemod.script.names import names_in
 from quickwins_codemod.script.tree import LOOPS, statements_of, walk
 
-#: Anything below 2**31 - 1 is a seed for every generator.
-_BOUND = "2**31 - 1"
 #: Stands in code for the name of a list that is yet to be made.
 ROWS = "__rows__"
-_DRAWS = {"choice", "randint", "random_integers", "randrange", "sample", "choices", "integers"}
-_STREAMS = {
-    "numpy.random": "numpy", "random": "random", "torch": "torch",
-    "numpy.random.RandomState": "numpy", "numpy.random.default_rng": "generator",
-    "numpy.random.Generator": "generator", "random.Random": "random",
-}
 _MUTATORS = {
     "add", "append", "update", "extend", "discard", "remove", "pop", "clear", "insert",
     "setdefault", "difference_update", "popitem",
 }
-#: Folders that hold no code of the repository's own.
-_FOREIGN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
 #: Calls that give the same values in another container, or as an array of them.
 _WRAPPERS = {"list", "tuple", "sorted", "set", "frozenset", "numpy.array", "numpy.asarray"}
 _PURE = {
     "len", "min", "max", "int", "float", "str", "range", "zip", "numpy.setdiff1d", "numpy.unique",
 }
 _ARRAYS = {"unique", "values", "tolist", "to_list", "to_numpy"}
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One random draw: the code of what it draws from, and of a seed from the same stream.
-
-    even: every item is as likely as the others.
-    """
-
-    call: cst.Call
-    items: str
-    seed: str
-    even: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,45 +123,25 @@ class RowDraw:
 Reading = Union[UserDraws, PairDraws, RowDraw]
 
 
-@dataclass(frozen=True)
-class Fate:
-    """What becomes of the drawn rows.
-
-    kind: `split` into training and evaluation rows afterwards; drawn by a call in a `training`
-    loop; `unused`, since nothing calls the function; `unknown`.
-    node: the split, or the call.
-    """
-
-    kind: str
-    node: cst.CSTNode | None = None
-
-
-class _Unclear(Exception):
-    """Something a draw for all rows at once would have to know and the source does not show."""
-
-    def __init__(self, kind: str, node: cst.CSTNode, detail: str) -> None:
-        super().__init__(detail)
-        self.problem = Problem(kind, node, detail)
-
-
 class RowDraws:
     """The reading of one script; ask `sites()`."""
 
     def __init__(self, script: Script) -> None:
-        self.script, self.tree, self.names = script, script.tree, script.names
+        self.tree, self.names = script.tree, script.names
+        self.draws = Draws(script)
 
     def sites(self) -> list[Reading | Problem]:
         """One for each loop that draws negatives row by row, in source order."""
         found: dict[cst.CSTNode, Reading | Problem] = {}
         for call in self.tree.all(cst.Call):
-            if not self._is_random(call):
+            if not self.draws.is_random(call):
                 continue
             for look, loop in self._loops_of(call):
                 if loop in found or any(self.tree.is_within(loop, other) for other in found):
                     break
                 try:
                     found[loop] = look(loop, call)
-                except _Unclear as unclear:
+                except Unclear as unclear:
                     found[loop] = unclear.problem
                 break
         return list(found.values())
@@ -243,125 +200,6 @@ class RowDraws:
         """Every name in a function."""
         return {n.value for n in walk(function) if isinstance(n, cst.Name)}
 
-    # -- what becomes of the rows ----------------------------------------------------------
-
-    def fate(self, site: Reading) -> Fate:
-        """What becomes of the rows that a site draws, as far as the repository shows."""
-        split = self._split_in(site.function, site.loop, None)
-        if split is not None:
-            return Fate("split", split)
-        if not isinstance(site.function, cst.FunctionDef):
-            return Fate("unknown")
-        name = site.function.name.value
-        calls = self._calls_of(site.function)
-        for call in calls:
-            split = self._split_after(call, 0)
-            if split is not None:
-                return Fate("split", split)
-        elsewhere = self._is_named_elsewhere(name)
-        if not calls and not elsewhere and not self.is_named(site.function):
-            return Fate("unused")
-        if calls and not elsewhere and all(self._in_training(call) for call in calls):
-            return Fate("training", calls[0])
-        return Fate("unknown")
-
-    def _calls_of(self, function: cst.FunctionDef) -> list[cst.Call]:
-        """Calls of a function, and calls of something of its name that may be the function."""
-        name = function.name.value
-        return [
-            call for call in self.tree.all(cst.Call)
-            if name in (_word(call.func), _attribute(call.func))
-            and self.names.callee(call) in (function, None)
-        ]
-
-    def is_named(self, function: cst.FunctionDef) -> bool:
-        """Whether anything but its definition and its own body names the function."""
-        name = function.name.value
-        named = [*self.tree.all(cst.Name), *self.tree.all(cst.SimpleString)]
-        return any(
-            node.value.strip("\"'") == name and not self.tree.is_within(node, function)
-            for node in named
-        )
-
-    def _is_named_elsewhere(self, name: str) -> bool:
-        """Whether another file of the repository has the name of a function in it."""
-        neighbours = self.script.neighbours
-        if neighbours is None:
-            return True
-        wanted = re.compile(rb"\b" + name.encode() + rb"\b")
-        for folder, folders, files in os.walk(neighbours.root):
-            folders[:] = [f for f in folders if not f.startswith(".") and f not in _FOREIGN]
-            for file in files:
-                path = os.path.join(folder, file)
-                if not file.endswith((".py", ".ipynb")) or path == str(neighbours.script):
-                    continue
-                try:
-                    with open(path, "rb") as stream:
-                        if wanted.search(stream.read()):
-                            return True
-                except OSError:
-                    return True
-        return False
-
-    def _in_training(self, call: cst.Call) -> bool:
-        return any(isinstance(a, LOOPS) and self._trains(a) for a in self.tree.ancestors(call))
-
-    def _split_after(self, call: cst.Call, depth: int) -> cst.CSTNode | None:
-        """A split into training and evaluation rows of what a call returned."""
-        for ancestor in self.tree.ancestors(call):
-            if isinstance(ancestor, cst.Call) and _is_split(ancestor):
-                return ancestor
-        statement = self.tree.statement(call)
-        function = self.tree.function(call)
-        tainted = {
-            self.tree.code(t.target) for t in getattr(statement, "targets", ())
-        } | ({self.tree.code(statement.target)} if isinstance(statement, cst.AnnAssign) else set())
-        found = self._split_in(function, statement, tainted) if tainted else None
-        if found is not None:
-            return found
-        gives = isinstance(statement, cst.Return) or any(
-            tainted & set(self._read(r)) for r in self._after(function, statement, cst.Return)
-        )
-        if gives and isinstance(function, cst.FunctionDef) and depth < 4:
-            for outer in self._calls_of(function):
-                found = self._split_after(outer, depth + 1)
-                if found is not None:
-                    return found
-        return None
-
-    def _split_in(
-        self, function: cst.CSTNode, start: cst.CSTNode, tainted: set[str] | None
-    ) -> cst.CSTNode | None:
-        """A split below a statement; of rows that depend on `tainted`, where that is given."""
-        tainted = set(tainted) if tainted is not None else None
-        if tainted is not None and any("." in name for name in tainted):
-            function = self.tree.enclosing_class(start) or function
-            start = function  # an attribute is there in every method
-        for node in self._after(function, start, cst.CSTNode):
-            if isinstance(node, cst.Call) and _is_split(node):
-                if tainted is None or tainted & {
-                    w for a in node.args for w in self._read(a.value)
-                }:
-                    return node
-            if tainted and isinstance(node, cst.Assign) and tainted & set(self._read(node.value)):
-                tainted |= {self.tree.code(t.target) for t in node.targets}
-        return None
-
-    def _after(self, function: cst.CSTNode, start: cst.CSTNode, kind: type) -> list[Any]:
-        """The nodes of a kind in a function that stand below a statement."""
-        first = self.tree.order[start]
-        return [
-            n for n in walk(function)
-            if isinstance(n, kind) and self.tree.order[n] > first
-            and (start is function or not self.tree.is_within(n, start))
-        ]
-
-    def _read(self, node: cst.CSTNode) -> list[str]:
-        """The names and attributes that an expression reads, as code."""
-        return [
-            self.tree.code(n) for n in walk(node) if isinstance(n, (cst.Name, cst.Attribute))
-        ]
-
     # -- which loops -----------------------------------------------------------------------
 
     def _loops_of(
@@ -376,7 +214,7 @@ class RowDraws:
             if isinstance(a, LOOPS) and self.tree.function(a) is function
             and self.tree.is_within(call, a.body)
         ]
-        if not loops or any(self._trains(loop) for loop in loops):
+        if not loops or any(trains(loop) for loop in loops):
             return
         statement = self.tree.statement(call)
         pool = self._pool(call)
@@ -399,17 +237,12 @@ class RowDraws:
         elif outer:
             yield self._per_row, outer[0]
 
-    def _trains(self, loop: cst.CSTNode) -> bool:
-        return any(
-            isinstance(n, cst.Attribute) and n.attr.value == "backward" for n in walk(loop)
-        )
-
     def _membership(self, loops: Sequence[cst.CSTNode], name: str) -> cst.Comparison | None:
         """The test, in the loops around a draw, whether what was drawn is a positive."""
         for node in walk(loops[0] if len(loops) == 1 else loops[1]):
             if not isinstance(node, cst.Comparison) or _in(node) is None:
                 continue
-            left = _pair(node.left) or [_word(node.left)]
+            left = _pair(node.left) or [word(node.left)]
             if name in left:
                 return node
         return None
@@ -417,117 +250,14 @@ class RowDraws:
     def _drawn_names(self, loops: Sequence[cst.CSTNode]) -> set[str]:
         found = set()
         for node in walk(loops[-1]):
-            found |= {name for name, value in _bound(node) if self._draw(value) is not None}
+            found |= {name for name, value in _bound(node) if self.draws.of(value) is not None}
         return found
-
-    # -- draws -----------------------------------------------------------------------------
-
-    def _stream(self, func: cst.CSTNode) -> tuple[str, str, str] | None:
-        """Kind of the random stream that a function draws from, the function, and what owns it."""
-        dotted = self.names.dotted(func) or ""
-        module, _, name = dotted.rpartition(".")
-        if module in _STREAMS and name in _DRAWS:
-            owner = self.tree.code(func.value) if isinstance(func, cst.Attribute) else ""
-            return _STREAMS[module], name, owner
-        if isinstance(func, cst.Attribute) and func.attr.value in _DRAWS:
-            kinds = {
-                _STREAMS.get(self.names.dotted(c.func) or "") for c in self.names.creations(func.value)
-            }
-            kind = kinds.pop() if len(kinds) == 1 else None
-            if kind is not None:
-                return kind, func.attr.value, self.tree.code(func.value)
-        return None
-
-    def _is_random(self, call: cst.Call) -> bool:
-        return self._stream(call.func) is not None
-
-    def _seed(self, call: cst.Call) -> str:
-        kind, name, owner = self._stream(call.func)
-        if not owner:  # imported by its bare name
-            bare = self.tree.code(call.func)
-            return {
-                ("numpy", "choice"): f"{bare}({_BOUND})",
-                ("numpy", "randint"): f"{bare}({_BOUND})",
-                ("random", "choice"): f"{bare}(range({_BOUND}))",
-                ("random", "randint"): f"{bare}(0, {_BOUND})",
-                ("random", "randrange"): f"{bare}({_BOUND})",
-                ("random", "sample"): f"{bare}(range({_BOUND}), 1)[0]",
-                ("random", "choices"): f"{bare}(range({_BOUND}))[0]",
-                ("torch", "randint"): f"{bare}({_BOUND}, (1,)).item()",
-            }.get((kind, name), "None")
-        return {
-            "numpy": f"{owner}.randint({_BOUND})",
-            "random": f"{owner}.randrange({_BOUND})",
-            "torch": f"{owner}.randint({_BOUND}, (1,)).item()",
-            "generator": f"{owner}.integers({_BOUND})",
-        }[kind]
-
-    def _draw(self, node: cst.CSTNode) -> Draw | None:
-        """A draw of one value, each of a range or a sequence with the same probability."""
-        inner = node
-        if isinstance(inner, cst.Call) and self.names.dotted(inner.func) == "int":
-            inner = inner.args[0].value if len(inner.args) == 1 else inner
-        if isinstance(inner, cst.Call) and isinstance(inner.func, cst.Attribute):
-            if inner.func.attr.value == "item" and not inner.args:
-                inner = inner.func.value
-        if isinstance(inner, cst.Subscript):
-            return self._indexed(inner) or self._first_of(inner)
-        if not isinstance(inner, cst.Call):
-            return None
-        stream = self._stream(inner.func)
-        if stream is None:
-            return None
-        kind, name, _ = stream
-        code = [self.tree.code(a.value) for a in inner.args]
-        plain = all(a.keyword is None and not a.star for a in inner.args)
-        if code and _has_odds(inner):
-            return Draw(inner, code[0], self._seed(inner), even=False)
-        items = None
-        if name == "choice" and plain and len(code) == 1:
-            items = code[0]
-        elif kind == "torch" and plain and len(code) in (2, 3) and inner is not node:
-            shape = "".join(code[-1].split())
-            items = _range(code[:-1]) if shape in ("(1,)", "(1)", "[1]", "()") else None
-        elif (kind, name) == ("random", "randint") and plain and len(code) == 2:
-            items = f"range({code[0]}, {code[1]} + 1)"
-        elif name in ("randint", "randrange", "integers") and plain and len(code) in (1, 2):
-            items = _range(code) if kind != "torch" else None
-        return Draw(inner, items, self._seed(inner)) if items is not None else None
-
-    def _even(self, draw: Draw) -> Draw:
-        if not draw.even:
-            raise _Unclear("odds", draw.call, f"{draw.items} is drawn from with other odds than even")
-        return draw
-
-    def _indexed(self, node: cst.Subscript) -> Draw | None:
-        """`items[randint(len(items))]`"""
-        index = node.slice[0].slice if len(node.slice) == 1 else None
-        inner = self._draw(index.value) if isinstance(index, cst.Index) else None
-        held = self.tree.code(node.value)
-        if inner is None or inner.items.replace(" ", "") not in (
-            f"range(len({held}))", f"range(0,len({held}))", f"range(0,len({held})-1+1)",
-        ):
-            return None
-        return Draw(inner.call, held, inner.seed)
-
-    def _first_of(self, node: cst.Subscript) -> Draw | None:
-        """`sample(items, 1)[0]`, `choices(items)[0]`"""
-        call = node.value
-        stream = self._stream(call.func) if isinstance(call, cst.Call) else None
-        if stream is None or not call.args or self.tree.plain(node.slice[0]) != "0":
-            return None
-        more = [self.tree.plain(a).rstrip(",") for a in call.args[1:]]
-        draws_one = more in (["1"], ["k=1"], ["size=1"]) or not more and stream[1] == "choices"
-        if stream[1] in ("choice", "sample", "choices") and (draws_one or _has_odds(call)):
-            items = self.tree.code(call.args[0].value)
-            return Draw(call, items, self._seed(call), even=not _has_odds(call))
-        return None
 
     # -- for each user, some of the items that are left ---------------------------------------
 
     def _pool(self, call: cst.Call) -> cst.BaseExpression | None:
         """What several values are drawn from."""
-        _, name, _ = self._stream(call.func)
+        _, name, _ = self.draws.stream(call.func)
         if name not in ("choice", "sample", "choices") or not call.args:
             return None
         return call.args[0].value if call.args[0].keyword is None else None
@@ -551,9 +281,9 @@ class RowDraws:
             loop = node.for_in
             if loop.inner_for_in is None and len(loop.ifs) == 1:
                 test = loop.ifs[0].test
-                same = _word(node.elt) and _word(node.elt) == _word(loop.target)
+                same = word(node.elt) and word(node.elt) == word(loop.target)
                 if same and isinstance(test, cst.Comparison) and _in(test) is False:
-                    if _word(test.left) == _word(node.elt):
+                    if word(test.left) == word(node.elt):
                         return loop.iter, test.comparisons[0].comparator
         return None
 
@@ -582,7 +312,7 @@ class RowDraws:
                 return True
             if dotted in _WRAPPERS and len(node.args) == 1:
                 return self._is_distinct(node.args[0].value, local, depth + 1)
-            return _attribute(node.func) in ("unique", "keys")
+            return attribute(node.func) in ("unique", "keys")
         return isinstance(node, (cst.Set, cst.SetComp))
 
     def _unwrapped(
@@ -598,10 +328,10 @@ class RowDraws:
                 if dotted in _WRAPPERS and len(node.args) == 1 and node.args[0].keyword is None:
                     node = node.args[0].value
                     continue
-                if arrays and not node.args and _attribute(node.func) in _ARRAYS:
+                if arrays and not node.args and attribute(node.func) in _ARRAYS:
                     node = node.func.value
                     continue
-            if arrays and _attribute(node) == "values":
+            if arrays and attribute(node) == "values":
                 node = node.value
                 continue
             break
@@ -609,40 +339,40 @@ class RowDraws:
 
     def _per_user(self, loop: cst.For, call: cst.Call) -> UserDraws:
         function = self.tree.function(loop)
-        user = _word(loop.target)
+        user = word(loop.target)
         statements = _body(loop)
         local = _locals_of(loop)
         found = self._difference(self._pool(call), local)
         if user is None or loop.orelse is not None or found is None:
-            raise _Unclear("shape", loop, "the loop does not run over one user at a time")
+            raise Unclear("shape", loop, "the loop does not run over one user at a time")
         everything, own = found
         consumer = statements[-1]
         if not isinstance(consumer, cst.For) or consumer.orelse is not None:
-            raise _Unclear(
+            raise Unclear(
                 "shape", self.tree.statement(call),
                 "what is drawn for a user is not put into rows by a loop at the end",
             )
-        item = _word(consumer.target)
+        item = word(consumer.target)
         is_direct = self._unwrapped(consumer.iter, {}, arrays=True) is call
-        drawn = "" if is_direct else _word(consumer.iter)
+        drawn = "" if is_direct else word(consumer.iter)
         if item is None or drawn is None:
-            raise _Unclear("shape", consumer, "the loop over the drawn items is not understood")
+            raise Unclear("shape", consumer, "the loop over the drawn items is not understood")
         short = self._only_defines(statements[:-1], drawn, call, local)
         count, replace, in_draw = self._size(call, local)
         if count is None:
-            raise _Unclear("odds", call, "the arguments of the draw are not understood")
+            raise Unclear("odds", call, "the arguments of the draw are not understood")
         short = short or in_draw
         body = _body(consumer)
         loose = (set(local) | {drawn}) & set(_words(body))
         if loose or any(isinstance(n, (cst.Break, cst.Return, cst.Yield)) for s in body for n in walk(s)):
-            raise _Unclear(
+            raise Unclear(
                 "shape", consumer, "the rows need more of the draw than the user and the item"
             )
         self._fixed(count, {user, *local}, call, "how many are drawn differs from user to user")
         items = self._unwrapped(everything, local)
         is_kept = isinstance(self._unwrapped(self._pool(call), local), cst.ListComp)
         if is_kept and not self._is_distinct(everything, local):
-            raise _Unclear("shape", items, "an item may stand in the list more than once")
+            raise Unclear("shape", items, "an item may stand in the list more than once")
         if replace and not self._is_distinct(items, local):
             items = cst.parse_expression(f"set({self.tree.code(items)})")
         self._fixed(items, {user, *local}, call, "what is drawn from differs from user to user")
@@ -652,7 +382,7 @@ class RowDraws:
         return UserDraws(
             function, loop, user, item, self.tree.code(self._untimed(loop.iter)),
             self.tree.code(items), seen, self.tree.code(count), replace, short,
-            self._seed(call), body,
+            self.draws.seed(call), body,
         )
 
     def _only_defines(
@@ -668,7 +398,7 @@ class RowDraws:
             if isinstance(statement, cst.If) and self.tree.is_within(call, statement):
                 short = self._all_or_some(statement, drawn, call, local)
             elif _assigned_name(statement) is None or not self._is_pure(statement, call):
-                raise _Unclear("shape", statement, "something else is done for each user")
+                raise Unclear("shape", statement, "something else is done for each user")
             elif _assigned_name(statement) == drawn and isinstance(statement.value, cst.IfExp):
                 chosen = statement.value
                 draws_first = self.tree.is_within(call, chosen.body)
@@ -683,14 +413,14 @@ class RowDraws:
 
     def _is_all(self, node: cst.BaseExpression, call: cst.Call) -> None:
         if self._unwrapped(node, {}, arrays=True) is not call:
-            raise _Unclear("shape", node, "more is done with the draw than to run over it")
+            raise Unclear("shape", node, "more is done with the draw than to run over it")
 
     def _is_pure(self, node: cst.CSTNode, *known: cst.CSTNode) -> bool:
         """Whether all calls, besides the known ones, only compute a value."""
         return all(
             call in known
             or self.names.dotted(call.func) in _WRAPPERS | _PURE
-            or _attribute(call.func) in _ARRAYS | {"get", "difference", "isin", "keys", "item"}
+            or attribute(call.func) in _ARRAYS | {"get", "difference", "isin", "keys", "item"}
             for call in self.tree.calls_within(node)
         )
 
@@ -702,7 +432,7 @@ class RowDraws:
         if isinstance(branch.orelse, cst.Else):
             both.append(list(statements_of(branch.orelse.body)))
         if len(both) != 2 or any(len(s) != 1 or _assigned_name(s[0]) != drawn for s in both):
-            raise _Unclear("shape", branch, "a user with few items left is treated in its own way")
+            raise Unclear("shape", branch, "a user with few items left is treated in its own way")
         draws_first = self.tree.is_within(call, both[0][0])
         self._guards(branch.test, call, local, draws_first)
         self._is_all(both[0 if draws_first else 1][0].value, call)
@@ -721,13 +451,13 @@ class RowDraws:
         flipped = {">=": "<=", ">": "<", "<": ">", "<=": ">="}
         wanted |= {f"{count}{flipped[sign]}len({pool})" for sign in signs}
         if code not in wanted:
-            raise _Unclear("shape", test, "a user with few items left is treated in its own way")
+            raise Unclear("shape", test, "a user with few items left is treated in its own way")
 
     def _is_rest(
         self, node: cst.CSTNode, call: cst.Call, local: dict[str, cst.BaseExpression]
     ) -> None:
         if self._base(node, local) != self._base(self._pool(call), local):
-            raise _Unclear("shape", node, "a user with few items left gets something else")
+            raise Unclear("shape", node, "a user with few items left gets something else")
 
     def _base(self, node: cst.CSTNode, local: dict[str, cst.BaseExpression]) -> str:
         """The name of the local that holds the items left, however it is wrapped."""
@@ -740,7 +470,7 @@ class RowDraws:
                 inner = local[node.value]
                 if self.names.dotted(inner.func) not in _WRAPPERS or len(inner.args) != 1:
                     break
-                if _word(inner.args[0].value) not in local:
+                if word(inner.args[0].value) not in local:
                     break
                 node = inner.args[0].value
             else:
@@ -751,7 +481,7 @@ class RowDraws:
         self, call: cst.Call, local: dict[str, cst.BaseExpression]
     ) -> tuple[cst.BaseExpression | None, bool, bool]:
         """How many are drawn, whether with replacement, and whether fewer where few are left."""
-        kind, name, _ = self._stream(call.func)
+        kind, name, _ = self.draws.stream(call.func)
         given = {a.keyword.value: a.value for a in call.args if a.keyword is not None}
         plain = [a.value for a in call.args if a.keyword is None and not a.star]
         order = {"choice": ("a", "size", "replace"), "sample": ("population", "k"),
@@ -795,14 +525,14 @@ class RowDraws:
             node, item, local, {user}, made_set=isinstance(parent, cst.Arg)
         )
         if of != user:
-            raise _Unclear("shape", node, "the positives of a user are not understood")
+            raise Unclear("shape", node, "the positives of a user are not understood")
         return seen
 
     def _filtered(self, node: cst.CSTNode, user: str) -> tuple[str, str] | None:
         """The columns of `frame[frame[users] == user][items]`, and of its form with `.loc`."""
         mask: cst.CSTNode | None = None
         frame = items = ""
-        if isinstance(node, cst.Subscript) and _attribute(node.value) == "loc":
+        if isinstance(node, cst.Subscript) and attribute(node.value) == "loc":
             if len(node.slice) == 2 and all(isinstance(s.slice, cst.Index) for s in node.slice):
                 frame = self.tree.code(node.value.value)
                 mask = node.slice[0].slice.value
@@ -812,7 +542,7 @@ class RowDraws:
             if isinstance(inner, cst.Subscript) and len(inner.slice) == 1:
                 index = inner.slice[0].slice
                 mask = index.value if isinstance(index, cst.Index) else None
-                base = inner.value.value if _attribute(inner.value) == "loc" else inner.value
+                base = inner.value.value if attribute(inner.value) == "loc" else inner.value
                 frame = self.tree.code(base)
                 tail = self.tree.code(node)[len(self.tree.code(inner)) :]
                 items = frame + tail
@@ -821,8 +551,8 @@ class RowDraws:
         if not isinstance(mask.comparisons[0].operator, cst.Equal):
             return None
         sides = [mask.left, mask.comparisons[0].comparator]
-        column = [s for s in sides if self.tree.code(s).startswith(frame) and _word(s) != user]
-        if len(column) != 1 or user not in (_word(sides[0]), _word(sides[1])):
+        column = [s for s in sides if self.tree.code(s).startswith(frame) and word(s) != user]
+        if len(column) != 1 or user not in (word(sides[0]), word(sides[1])):
             return None
         if not isinstance(column[0], (cst.Subscript, cst.Attribute)):
             return None
@@ -839,7 +569,7 @@ class RowDraws:
         first, second = _pair(test.left)
         by_name = {name: draw for name, draw in draws}
         if set(by_name) != {first, second} or len(draws) != 2:
-            raise _Unclear("shape", loop, "more is drawn than a user and an item")
+            raise Unclear("shape", loop, "more is drawn than a user and an item")
         container = test.comparisons[0].comparator
         self._fixed(container, set(by_name), test, "what is a positive depends on the draw")
         seen, swapped = self._container(container, first, second, test)
@@ -849,8 +579,8 @@ class RowDraws:
             rows, count = self._growing(loop, body, function)
         else:
             count = self._times(loop)
-            if (_word(loop.target) or "") in _words(body):
-                raise _Unclear("shape", loop, "the number of the row is part of the row")
+            if (word(loop.target) or "") in _words(body):
+                raise Unclear("shape", loop, "the number of the row is part of the row")
         written = set(_assigned_names(body))
         self._fixed(count, {user, item, *written}, loop, "how many rows are drawn changes")
         for draw in by_name.values():
@@ -859,7 +589,7 @@ class RowDraws:
                 "what is drawn from changes from row to row",
             )
         if any(isinstance(n, (cst.Break, cst.Return, cst.Yield)) for s in body for n in walk(s)):
-            raise _Unclear("rows", loop, "the loop may end before all rows are drawn")
+            raise Unclear("rows", loop, "the loop may end before all rows are drawn")
         self._unchanged(body, [seen.code, by_name[user].items, by_name[item].items])
         table = self._table(body, user, item, function, loop)
         self._ends(function, loop, {user, item, *written})
@@ -880,18 +610,18 @@ class RowDraws:
             draws, rest = self._leading_draws(_body(inner))
             test, body = self._branch(rest, loop)
             if not body or not isinstance(body[-1], cst.Break):
-                raise _Unclear("shape", inner, "the loop that draws again does not end plainly")
+                raise Unclear("shape", inner, "the loop that draws again does not end plainly")
             return draws, test, [*body[:-1], *after]
         if isinstance(inner, cst.While):
             test = inner.test
             again, more = self._leading_draws(_body(inner))
             same = sorted((n, d.items) for n, d in again) == sorted((n, d.items) for n, d in draws)
             if not isinstance(test, cst.Comparison) or _in(test) is not True or more or not same:
-                raise _Unclear("shape", inner, "the loop that draws again does not draw the same")
+                raise Unclear("shape", inner, "the loop that draws again does not draw the same")
             return draws, test, rest[1:]
         test, body = self._branch(rest, loop)
         if isinstance(loop, cst.For):
-            raise _Unclear("rows", loop, "a row whose pair is a positive is left out")
+            raise Unclear("rows", loop, "a row whose pair is a positive is left out")
         return draws, test, body
 
     def _branch(
@@ -907,7 +637,7 @@ class RowDraws:
             leaves = len(inside) == 1 and isinstance(inside[0], cst.Continue)
             if known and _in(test) is True and leaves:
                 return test, list(statements[1:])
-        raise _Unclear("shape", first or loop, "what follows the draw is not understood")
+        raise Unclear("shape", first or loop, "what follows the draw is not understood")
 
     def _leading_draws(
         self, statements: Sequence[cst.CSTNode]
@@ -915,10 +645,10 @@ class RowDraws:
         found: list[tuple[str, Draw]] = []
         rest = list(statements)
         while rest:
-            bound = [(name, self._draw(value)) for name, value in _bound(rest[0])]
+            bound = [(name, self.draws.of(value)) for name, value in _bound(rest[0])]
             if not bound or any(draw is None for _, draw in bound):
                 break
-            found += [(name, self._even(draw)) for name, draw in bound]
+            found += [(name, self.draws.even(draw)) for name, draw in bound]
             rest.pop(0)
         return found, rest
 
@@ -926,20 +656,20 @@ class RowDraws:
         self, loop: cst.While, body: Sequence[cst.CSTNode], function: cst.CSTNode
     ) -> tuple[str, cst.BaseExpression]:
         """`while len(rows) < n`, where each pass puts one more into an empty list."""
-        rows = _word(loop.test.left.args[0].value)
+        rows = word(loop.test.left.args[0].value)
         count = loop.test.comparisons[0].comparator
         for statement in body:
             for node in walk(statement):
                 if isinstance(node, cst.Continue) and next(
                     a for a in self.tree.ancestors(node) if isinstance(a, LOOPS)
                 ) is loop:
-                    raise _Unclear("rows", node, "a drawn pair may be left out")
+                    raise Unclear("rows", node, "a drawn pair may be left out")
         grows = [s for s in body if _appended(s, rows) is not None]
         others = [
             n for s in body for n in walk(s) if isinstance(n, cst.Name) and n.value == rows
         ]
         if len(grows) != 1 or len(others) != 1:
-            raise _Unclear("rows", loop, "the list does not grow by one row at a time")
+            raise Unclear("rows", loop, "the list does not grow by one row at a time")
         self._start(loop, rows, function)
         return rows, count
 
@@ -957,7 +687,7 @@ class RowDraws:
             and self.tree.block(statement) is self.tree.block(loop)
         )
         if not empty:
-            raise _Unclear("rows", loop, f"{rows} is not seen to be empty before the loop")
+            raise Unclear("rows", loop, f"{rows} is not seen to be empty before the loop")
         return statement
 
     def _times(self, loop: cst.For) -> cst.BaseExpression:
@@ -967,7 +697,7 @@ class RowDraws:
         ):
             if len(iterated.args) == 1 and loop.orelse is None:
                 return iterated.args[0].value
-        raise _Unclear("rows", loop, "how many rows the loop draws is not a plain range")
+        raise Unclear("rows", loop, "how many rows the loop draws is not a plain range")
 
     def _container(
         self, node: cst.BaseExpression, first: str, second: str, test: cst.Comparison
@@ -977,10 +707,10 @@ class RowDraws:
         if columns is not None:
             return Seen(f"({columns[0]}, {columns[1]})", True), False
         plain = node
-        if isinstance(plain, cst.Call) and _attribute(plain.func) == "keys" and not plain.args:
+        if isinstance(plain, cst.Call) and attribute(plain.func) == "keys" and not plain.args:
             plain = plain.func.value
         if not isinstance(plain, (cst.Name, cst.Attribute)):
-            raise _Unclear("shape", test, "what the pair is looked up in is not understood")
+            raise Unclear("shape", test, "what the pair is looked up in is not understood")
         pair = self.tree.code(test.left)
         code = f"lambda {first}, {second}: {pair} in {self.tree.code(node)}"
         return Seen(code, False), False
@@ -995,7 +725,7 @@ class RowDraws:
         if columns is None or self.tree.function(made) is not function:
             return None
         start, end = self.tree.order[self.tree.statement(made)], self.tree.order[place]
-        if any(self._hands_on(n) for n in walk(function) if _word(n) == node.value):
+        if any(self._hands_on(n) for n in walk(function) if word(n) == node.value):
             return None
         roots = _roots(columns)
         for statement in walk(function):
@@ -1028,7 +758,7 @@ class RowDraws:
             return None
         if any(
             isinstance(c.func, cst.Attribute) and c.func.attr.value in _MUTATORS
-            and _word(c.func.value) == node.value
+            and word(c.func.value) == node.value
             for c in self.tree.all(cst.Call)
         ):
             return None
@@ -1055,7 +785,7 @@ class RowDraws:
         if dotted == "zip" and all(self._again(a) for a in (first, second)):
             return self.tree.code(first), self.tree.code(second)
         if dotted == "map" and self.names.dotted(first) == "tuple":
-            if isinstance(second, cst.Call) and _attribute(second.func) == "tolist":
+            if isinstance(second, cst.Call) and attribute(second.func) == "tolist":
                 matrix = self.tree.code(second.func.value)
                 if isinstance(second.func.value, (cst.Name, cst.Attribute)):
                     return f"{matrix}[:, 0]", f"{matrix}[:, 1]"
@@ -1080,19 +810,19 @@ class RowDraws:
         searches = [
             n for s in body for n in walk(s)
             if isinstance(n, cst.Comparison) and isinstance(n.comparisons[0].operator, cst.Equal)
-            and {_word(n.left), _word(n.comparisons[0].comparator)} & {user, item}
+            and {word(n.left), word(n.comparisons[0].comparator)} & {user, item}
         ]
         if not lookups and not searches:
             return None
         if len(lookups) != len(searches):
-            raise _Unclear("lookup", searches[0], "what is looked up for a row is not its first match")
+            raise Unclear("lookup", searches[0], "what is looked up for a row is not its first match")
         held = {name for _, name, *_ in lookups}
         append, row, rows = None, "", ""
         for statement in body:
             if any(statement is found[0] for found in lookups):
                 continue
             if append is not None:
-                raise _Unclear("lookup", statement, "something is done after the row is complete")
+                raise Unclear("lookup", statement, "something is done after the row is complete")
             name = _assigned_name(statement)
             if name and isinstance(statement.value, cst.Dict) and not row:
                 row = name
@@ -1105,11 +835,11 @@ class RowDraws:
                 if isinstance(given, cst.Dict) and not row:
                     row = self.tree.code(given)
                     self._values_of(given, {user, item}, held)
-                elif target is None or not row or _word(given) != row:
-                    raise _Unclear("lookup", statement, "how the row is made is not understood")
+                elif target is None or not row or word(given) != row:
+                    raise Unclear("lookup", statement, "how the row is made is not understood")
                 append, rows = statement, target
         if append is None:
-            raise _Unclear("lookup", body[-1], "the row is not put into a list")
+            raise Unclear("lookup", body[-1], "the row is not put into a list")
         start = self._start(loop, rows, function)
         after = [
             n for n in walk(function)
@@ -1125,9 +855,9 @@ class RowDraws:
                 and len(call.args) == 1
             )
             if not is_frame:
-                raise _Unclear("lookup", read, f"{rows} is used for more than a DataFrame")
+                raise Unclear("lookup", read, f"{rows} is used for more than a DataFrame")
         if not after:
-            raise _Unclear("lookup", append, f"{rows} is not seen to become a DataFrame")
+            raise Unclear("lookup", append, f"{rows} is not seen to become a DataFrame")
         return TableRows(tuple(lookups), append, row, rows, start)
 
     def _lookup(
@@ -1136,18 +866,18 @@ class RowDraws:
         """`name = frame[frame[key] == id].iloc[0]`"""
         name = _assigned_name(statement)
         value = statement.value if name else None
-        if not isinstance(value, cst.Subscript) or _attribute(value.value) != "iloc":
+        if not isinstance(value, cst.Subscript) or attribute(value.value) != "iloc":
             return None
         if self.tree.plain(value) != self.tree.plain(value.value) + "[0]":
             return None
         search = value.value.value
         if not isinstance(search, cst.Subscript) or len(search.slice) != 1:
             return None
-        frame = search.value.value if _attribute(search.value) == "loc" else search.value
+        frame = search.value.value if attribute(search.value) == "loc" else search.value
         mask = getattr(search.slice[0].slice, "value", None)
         if not isinstance(mask, cst.Comparison) or len(mask.comparisons) != 1:
             return None
-        column, wanted = mask.left, _word(mask.comparisons[0].comparator)
+        column, wanted = mask.left, word(mask.comparisons[0].comparator)
         if not isinstance(mask.comparisons[0].operator, cst.Equal) or wanted not in ids:
             return None
         if not isinstance(column, cst.Subscript) or len(column.slice) != 1:
@@ -1165,27 +895,27 @@ class RowDraws:
         for element in row.elements:
             value = getattr(element, "value", None)
             if not isinstance(element, cst.DictElement):
-                raise _Unclear("lookup", element, "the row takes in another dict")
-            drawn = drawn or _word(value) in ids
-            if _word(value) not in ids and not self._same_for_all(value, ids, held):
-                raise _Unclear("lookup", value, "a value of the row is computed for each row")
+                raise Unclear("lookup", element, "the row takes in another dict")
+            drawn = drawn or word(value) in ids
+            if word(value) not in ids and not self._same_for_all(value, ids, held):
+                raise Unclear("lookup", value, "a value of the row is computed for each row")
         if not drawn:
-            raise _Unclear("lookup", row, "the row does not hold the drawn ids")
+            raise Unclear("lookup", row, "the row does not hold the drawn ids")
 
     def _same_for_all(self, value: cst.CSTNode, ids: set[str], held: set[str]) -> bool:
         if isinstance(value, cst.Subscript):
-            return _word(value.value) in held and not set(_words([value.slice[0]])) & ids
+            return word(value.value) in held and not set(_words([value.slice[0]])) & ids
         if isinstance(value, cst.UnaryOperation):
             value = value.expression
         literal = isinstance(value, (cst.Integer, cst.Float, cst.SimpleString))
-        return literal or (_word(value) in ("True", "False", "None"))
+        return literal or (word(value) in ("True", "False", "None"))
 
     def _fills(self, statement: cst.CSTNode, row: str, held: set[str], ids: set[str]) -> bool:
         """`for column in frame.columns: row[column] = features[column]`, `if` or not; or one."""
         if not row:
             return False
         if isinstance(statement, cst.For) and statement.orelse is None:
-            column = _word(statement.target)
+            column = word(statement.target)
             if column is None or column in ids | held | {row} or set(_words([statement.iter])) & ids:
                 return False
             return all(self._fills(s, row, held, ids) for s in _body(statement))
@@ -1197,9 +927,9 @@ class RowDraws:
             return True
         if isinstance(statement, cst.Assign) and len(statement.targets) == 1:
             target = statement.targets[0].target
-            if isinstance(target, cst.Subscript) and _word(target.value) == row:
+            if isinstance(target, cst.Subscript) and word(target.value) == row:
                 value = statement.value
-                return _word(value) in ids or self._same_for_all(value, ids, held)
+                return word(value) in ids or self._same_for_all(value, ids, held)
         return False
 
     # -- for each row an item that is no positive ----------------------------------------------
@@ -1207,7 +937,7 @@ class RowDraws:
     def _per_row(self, inner: cst.CSTNode, call: cst.Call) -> RowDraw:
         function = self.tree.function(inner)
         if not isinstance(inner, cst.For) or inner.orelse is not None:
-            raise _Unclear("shape", inner, "rows are not drawn by a `for` loop")
+            raise Unclear("shape", inner, "rows are not drawn by a `for` loop")
         item, first, retry, test = self._redrawn(inner, call)
         chain: list[cst.For] = [inner]
         while True:
@@ -1215,14 +945,14 @@ class RowDraws:
             if not isinstance(parent, cst.For) or parent.orelse is not None:
                 break
             chain.insert(0, parent)
-        draw = self._draw((first if first is not None else _body(retry)[0]).value)
+        draw = self.draws.of((first if first is not None else _body(retry)[0]).value)
         user, seen, bound = self._user_of(test, item, chain)
         chain, users = self._user_column(user, bound, chain)
         again = bound & {w for loop in chain for w in _assigned_names(_body(loop))} - {
             n.value for loop in chain[1:] for n in names_in(loop.target)
         }
         if again:
-            raise _Unclear("rows", chain[0], f"{min(again)} is set anew in the loop")
+            raise Unclear("rows", chain[0], f"{min(again)} is set anew in the loop")
         last = chain[-1]
         count = "1"
         if len(chain) > 1 and not set(_words([last.target])) & bound:
@@ -1233,7 +963,7 @@ class RowDraws:
             )
             count, chain = self.tree.code(number), chain[:-1]
         if not self._is_pure(cst.parse_expression(users)):
-            raise _Unclear("rows", chain[0], "the user of a row is computed by a call")
+            raise Unclear("rows", chain[0], "the user of a row is computed by a call")
         users_code, rows = self._comprehension(users, chain)
         changing = {w for loop in chain for w in _assigned_names([loop])}
         self._fixed(
@@ -1254,7 +984,7 @@ class RowDraws:
         statements = _body(inner)
         own = [s for s in statements if isinstance(s, cst.While) and self._draws_again(s)]
         if len(own) != 1:
-            raise _Unclear("shape", self.tree.statement(call), "the draw and its test are not in one place")
+            raise Unclear("shape", self.tree.statement(call), "the draw and its test are not in one place")
         retry = own[0]
         inside = _body(retry)
         if _is_true(retry.test):
@@ -1264,24 +994,24 @@ class RowDraws:
                 leaves = list(statements_of(rest[0].body))
                 if _in(rest[0].test) is False and len(leaves) == 1 and isinstance(leaves[0], cst.Break):
                     return draws[0][0], None, retry, rest[0].test
-            raise _Unclear("shape", retry, "the loop that draws again does more than that")
+            raise Unclear("shape", retry, "the loop that draws again does more than that")
         index = statements.index(retry)
         first = statements[index - 1] if index else None
         item = _assigned_name(first) if first is not None else None
-        before = self._draw(first.value) if item else None
+        before = self.draws.of(first.value) if item else None
         if before is not None:
-            self._even(before)
+            self.draws.even(before)
         draws, rest = self._leading_draws(inside)
         test = retry.test
         same = before and len(draws) == 1 and not rest and draws[0][0] == item
         if not same or draws[0][1].items != before.items or not isinstance(test, cst.Comparison):
-            raise _Unclear("shape", retry, "the loop that draws again does not draw the same")
+            raise Unclear("shape", retry, "the loop that draws again does not draw the same")
         if _in(test) is not True:
-            raise _Unclear("shape", retry, "the test of the draw is not understood")
+            raise Unclear("shape", retry, "the test of the draw is not understood")
         return item, first, retry, test
 
     def _draws_again(self, loop: cst.While) -> bool:
-        return any(self._is_random(call) for call in self.tree.calls_within(loop))
+        return any(self.draws.is_random(call) for call in self.tree.calls_within(loop))
 
     def _user_of(
         self, test: cst.Comparison, item: str, chain: Sequence[cst.For]
@@ -1291,9 +1021,9 @@ class RowDraws:
         local = {k: v for loop in chain for k, v in _locals_of(loop).items() if k not in targets}
         pair, container = test.left, test.comparisons[0].comparator
         if isinstance(pair, (cst.Tuple, cst.List)):
-            others = [e.value for e in pair.elements if _word(e.value) != item]
+            others = [e.value for e in pair.elements if word(e.value) != item]
             if len(pair.elements) != 2 or len(others) != 1:
-                raise _Unclear("shape", test, "the test is not of a user and an item")
+                raise Unclear("shape", test, "the test is not of a user and an item")
             user = self._inlined(others[0], local)
             seen = self._pairs_seen(test, others[0], item, local)
         else:
@@ -1307,7 +1037,7 @@ class RowDraws:
                 user, seen = self._entry(container, item, local, targets)
         bound = {n.value for n in names_in(cst.parse_expression(user))} & targets
         if not bound:
-            raise _Unclear("shape", test, "the user is not known before the loop")
+            raise Unclear("shape", test, "the user is not known before the loop")
         return user, seen, bound
 
     def _pairs_seen(
@@ -1322,11 +1052,11 @@ class RowDraws:
         self._fixed(container, set(local), test, "the positives change from row to row")
         columns = self._set_columns(container, test)
         if columns is not None:
-            is_second = _word(test.left.elements[0].value) == item
+            is_second = word(test.left.elements[0].value) == item
             one, two = reversed(columns) if is_second else columns
             return Seen(f"({one}, {two})", True)
         self._is_looked_up(container)
-        name = _word(user) or "user"
+        name = word(user) or "user"
         parts = [name if e.value is user else item for e in test.left.elements]
         left, right = ("[", "]") if isinstance(test.left, cst.List) else ("(", ")")
         code = f"{left}{', '.join(parts)}{right} in {self.tree.code(container)}"
@@ -1335,7 +1065,7 @@ class RowDraws:
     def _is_looked_up(self, container: cst.CSTNode) -> None:
         for call in self.tree.calls_within(container):
             if not self._is_pure(call):
-                raise _Unclear(
+                raise Unclear(
                     "shape", call, "what the draw is looked up in is computed each time"
                 )
 
@@ -1355,10 +1085,10 @@ class RowDraws:
         base = index = None
         if isinstance(entry, cst.Subscript) and len(entry.slice) == 1:
             base, index = entry.value, getattr(entry.slice[0].slice, "value", None)
-        elif isinstance(entry, cst.Call) and _attribute(entry.func) == "get" and entry.args:
+        elif isinstance(entry, cst.Call) and attribute(entry.func) == "get" and entry.args:
             base, index = entry.func.value, entry.args[0].value
         if index is None or set(_words([base])) & (names | set(local)):
-            raise _Unclear("shape", container, "the positives of the row's user are not seen")
+            raise Unclear("shape", container, "the positives of the row's user are not seen")
         self._is_looked_up(container)
         user = self._inlined(index, local)
         code = self._inlined(container, local)
@@ -1368,7 +1098,7 @@ class RowDraws:
             code = f"set({code})"
         left = {n.value for n in names_in(cst.parse_expression(code))} & (names | set(local))
         if not left <= {name}:
-            raise _Unclear("shape", container, "the positives of the row's user are not seen")
+            raise Unclear("shape", container, "the positives of the row's user are not seen")
         return user, Seen(f"lambda {name}, {item}: {item} in {code}", False)
 
     def _inlined(self, node: cst.BaseExpression, local: dict[str, cst.BaseExpression]) -> str:
@@ -1390,7 +1120,7 @@ class RowDraws:
         for index, loop in enumerate(chain):
             if {n.value for n in names_in(loop.target)} & bound:
                 return chain[index:], user
-        raise _Unclear("shape", chain[-1], "the user is not known before the loop")
+        raise Unclear("shape", chain[-1], "the user is not known before the loop")
 
     def _comprehension(
         self, users: str, chain: Sequence[cst.For]
@@ -1399,13 +1129,13 @@ class RowDraws:
         outer = self._untimed(chain[0].iter)
         for loop in chain[1:]:
             if not self._again(self._untimed(loop.iter)):
-                raise _Unclear("rows", loop, "what the loop runs over may be used up by one run")
+                raise Unclear("rows", loop, "what the loop runs over may be used up by one run")
         column = self._iterated_column(outer, chain[0].target, users)
         if column is not None and len(chain) == 1:
             return column, None
         rows = None if self._again(outer) else outer
         if rows is not None and outer is not chain[0].iter:
-            raise _Unclear("rows", chain[0], "what the loop runs over may be used up by one run")
+            raise Unclear("rows", chain[0], "what the loop runs over may be used up by one run")
         over = self.tree.code(outer) if rows is None else ROWS
         if len(chain) == 1 and self.tree.code(chain[0].target) == users:
             return over, rows
@@ -1423,13 +1153,13 @@ class RowDraws:
         pair = _pair(target)
         if not isinstance(outer, cst.Call) or pair is None:
             return None
-        if _attribute(outer.func) != "iterrows" or outer.args:
+        if attribute(outer.func) != "iterrows" or outer.args:
             return None
         value = cst.parse_expression(users)
-        as_int = isinstance(value, cst.Call) and _word(value.func) == "int" and len(value.args) == 1
+        as_int = isinstance(value, cst.Call) and word(value.func) == "int" and len(value.args) == 1
         if as_int:
             value = value.args[0].value
-        if not isinstance(value, cst.Subscript) or _word(value.value) != pair[1]:
+        if not isinstance(value, cst.Subscript) or word(value.value) != pair[1]:
             return None
         key = cst.Module([]).code_for_node(value)[len(pair[1]) :]
         return f"{self.tree.code(outer.func.value)}{key}{'.astype(int)' if as_int else ''}"
@@ -1439,13 +1169,13 @@ class RowDraws:
         if isinstance(node, cst.Call):
             if self.names.dotted(node.func) in ("range", "list", "tuple", "set", "sorted", "len"):
                 return True
-            method = _attribute(node.func)
+            method = attribute(node.func)
             return method in {"keys", "items", "values", "iterrows", "itertuples", *_ARRAYS} and (
                 not node.args
             )
         if isinstance(node, (cst.List, cst.Tuple, cst.Set, cst.ListComp, cst.Subscript)):
             return True
-        if _attribute(node) in {"values", "index", "columns"}:
+        if attribute(node) in {"values", "index", "columns"}:
             return True
         if isinstance(node, cst.Name):
             made = self._made(node)
@@ -1458,24 +1188,24 @@ class RowDraws:
             if isinstance(node, (cst.Continue, cst.Break, cst.Return, cst.Yield)):
                 retry = any(isinstance(a, cst.While) for a in self._between(node, chain[0]))
                 if not retry and self.tree.order[node] < self.tree.order[draw]:
-                    raise _Unclear("rows", node, "a row may be left out before its draw")
+                    raise Unclear("rows", node, "a row may be left out before its draw")
                 if isinstance(node, cst.Yield):
-                    raise _Unclear("rows", node, "rows are given out one by one")
+                    raise Unclear("rows", node, "rows are given out one by one")
         first = self.tree.statement(draw)
         others = [
             n for n in walk(chain[0])
-            if isinstance(n, cst.Call) and self._is_random(n)
+            if isinstance(n, cst.Call) and self.draws.is_random(n)
             and not self.tree.is_within(n, first)
             and not any(isinstance(a, cst.While) for a in self._between(n, chain[0]))
         ]
         if others:
-            raise _Unclear("shape", others[0], "the loop draws something else as well")
+            raise Unclear("shape", others[0], "the loop draws something else as well")
         retries = [
             n for n in walk(chain[0])
             if isinstance(n, cst.While) and self._draws_again(n)
         ]
         if len(retries) > 1:
-            raise _Unclear("shape", retries[1], "the loop draws in two places")
+            raise Unclear("shape", retries[1], "the loop draws in two places")
 
     def _between(self, node: cst.CSTNode, outer: cst.CSTNode) -> Iterator[cst.CSTNode]:
         for ancestor in self.tree.ancestors(node):
@@ -1489,7 +1219,7 @@ class RowDraws:
         self, node: cst.CSTNode, names: set[str], place: cst.CSTNode, detail: str
     ) -> None:
         if set(_words([node])) & names:
-            raise _Unclear("rows", place, detail)
+            raise Unclear("rows", place, detail)
 
     def _unchanged(self, body: Sequence[cst.CSTNode], codes: Sequence[str]) -> None:
         """Nothing in the body changes what is drawn from or excluded."""
@@ -1508,9 +1238,9 @@ class RowDraws:
                         changed = node.target
                 while isinstance(changed, cst.Subscript):
                     changed = changed.value
-                name = _word(changed) or _attribute(changed) if changed is not None else None
+                name = word(changed) or attribute(changed) if changed is not None else None
                 if name in roots:
-                    raise _Unclear("changing", node, f"{name} changes from row to row")
+                    raise Unclear("changing", node, f"{name} changes from row to row")
 
     def _ends(self, function: cst.CSTNode, loop: cst.CSTNode, names: set[str]) -> None:
         """What the loop binds is not read after it."""
@@ -1530,7 +1260,7 @@ class RowDraws:
             if bound:
                 names.discard(node.value)
                 continue
-            raise _Unclear("after", node, f"{node.value} is used after the loop")
+            raise Unclear("after", node, f"{node.value} is used after the loop")
 
     def _untimed(self, node: cst.BaseExpression) -> cst.BaseExpression:
         """What a progress bar runs over."""
@@ -1542,14 +1272,6 @@ class RowDraws:
 
 
 # -- syntax ----------------------------------------------------------------------------------
-
-
-def _word(node: cst.CSTNode | None) -> str | None:
-    return node.value if isinstance(node, cst.Name) else None
-
-
-def _attribute(node: cst.CSTNode | None) -> str | None:
-    return node.attr.value if isinstance(node, cst.Attribute) else None
 
 
 def _name_of(function: cst.CSTNode) -> str:
@@ -1566,11 +1288,6 @@ def _roots(codes: Sequence[str]) -> set[str]:
     return {n.value for n in nodes if isinstance(n, cst.Name)} - {"self"}
 
 
-def _has_odds(call: cst.Call) -> bool:
-    odds = ("p", "weights", "cum_weights")
-    return any(a.keyword is not None and a.keyword.value in odds for a in call.args)
-
-
 def _body(loop: Any) -> list[cst.CSTNode]:
     return list(statements_of(loop.body))
 
@@ -1578,9 +1295,9 @@ def _body(loop: Any) -> list[cst.CSTNode]:
 def _assigned_name(statement: cst.CSTNode) -> str | None:
     """The name that a plain assignment binds."""
     if isinstance(statement, cst.Assign) and len(statement.targets) == 1:
-        return _word(statement.targets[0].target)
+        return word(statement.targets[0].target)
     if isinstance(statement, cst.AnnAssign) and statement.value is not None:
-        return _word(statement.target)
+        return word(statement.target)
     return None
 
 
@@ -1594,7 +1311,7 @@ def _bound(statement: cst.CSTNode) -> list[tuple[str, cst.BaseExpression]]:
     target, value = statement.targets[0].target, statement.value
     if not isinstance(target, cst.Tuple) or not isinstance(value, cst.Tuple):
         return []
-    names = [_word(e.value) for e in target.elements]
+    names = [word(e.value) for e in target.elements]
     if not all(names) or len(names) != len(value.elements):
         return []
     return [(name, e.value) for name, e in zip(names, value.elements)]
@@ -1633,7 +1350,7 @@ def _locals_of(loop: cst.For) -> dict[str, cst.BaseExpression]:
             target, value = statement.targets[0].target, statement.value
             parts = _parts(value, len(target.elements)) if isinstance(target, cst.Tuple) else []
             for element, part in zip(target.elements if parts else (), parts):
-                name = _word(element.value)
+                name = word(element.value)
                 if name and every.count(name) == 1:
                     found[name] = part
     return found
@@ -1653,7 +1370,7 @@ def _pair(node: cst.CSTNode | None) -> list[str] | None:
     """The names of a pair of two plain names."""
     if not isinstance(node, (cst.Tuple, cst.List)) or len(node.elements) != 2:
         return None
-    names = [_word(e.value) for e in node.elements]
+    names = [word(e.value) for e in node.elements]
     return names if all(names) else None
 
 
@@ -1668,7 +1385,7 @@ def _in(node: cst.Comparison) -> bool | None:
 
 
 def _is_true(node: cst.CSTNode) -> bool:
-    return _word(node) == "True" or (isinstance(node, cst.Integer) and node.value == "1")
+    return word(node) == "True" or (isinstance(node, cst.Integer) and node.value == "1")
 
 
 def _is_counting(loop: cst.While) -> bool:
@@ -1679,16 +1396,16 @@ def _is_counting(loop: cst.While) -> bool:
     left = test.left
     return (
         isinstance(test.comparisons[0].operator, cst.LessThan)
-        and isinstance(left, cst.Call) and _word(left.func) == "len" and len(left.args) == 1
-        and _word(left.args[0].value) is not None and loop.orelse is None
+        and isinstance(left, cst.Call) and word(left.func) == "len" and len(left.args) == 1
+        and word(left.args[0].value) is not None and loop.orelse is None
     )
 
 
 def _appended_to(statement: cst.CSTNode) -> str | None:
     """The list that `rows.append(row)` grows."""
     call = statement.value if isinstance(statement, cst.Expr) else None
-    if isinstance(call, cst.Call) and _attribute(call.func) == "append" and len(call.args) == 1:
-        return _word(call.func.value)
+    if isinstance(call, cst.Call) and attribute(call.func) == "append" and len(call.args) == 1:
+        return word(call.func.value)
     return None
 
 
@@ -1696,16 +1413,3 @@ def _appended(statement: cst.CSTNode, rows: str | None) -> cst.BaseExpression | 
     if rows is not None and _appended_to(statement) == rows:
         return statement.value.args[0].value
     return None
-
-
-def _is_split(call: cst.Call) -> bool:
-    """`train_test_split(rows)`, `random_split(data, …)`, `folds.split(rows)`; no text's `split`."""
-    name = _word(call.func) or _attribute(call.func) or ""
-    if name == "sample":
-        return any(a.keyword is not None and a.keyword.value == "frac" for a in call.args)
-    texts = call.args and isinstance(call.args[0].value, cst.SimpleString)
-    return "split" in name.lower() and bool(call.args) and not texts
-
-
-def _range(bounds: Sequence[str]) -> str:
-    return f"range({', '.join(bounds)})"
