@@ -228,7 +228,7 @@ class _Rewriter:
     def _ended(
         self, old: Any, rebuilt: Any
     ) -> tuple[list[cst.CSTNode], list[cst.EmptyLine]]:
-        """A compound statement, what moves out of its block, and the comments that stood last there."""
+        """A compound statement, what moves out of its block, and the last comments there."""
         block = old.body
         tail = self._block(block, block.body[self.ended[block]:])
         follows = [*self.left_over.pop(block, ()), *block.footer]

@@ -1,4 +1,4 @@
-"""Statements that leave a block: comments and blank lines go with them, and no other line differs."""
+"""Statements that leave a block: comments and blank lines go with them, no other line differs."""
 
 import libcst as cst
 import pytest

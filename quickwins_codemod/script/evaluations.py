@@ -1,4 +1,4 @@
-"""Validation and test forward passes of the models that a script trains, for autocast around them."""
+"""Forward passes of validation and test, of the models that a script trains."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class Evaluations:
         outer = [
             (e, calls) for e, calls in found
             if not any(
-                other is not e and any(self.tree.is_within(e.statements[0], s) for s in other.statements)
+                other is not e
+                and any(self.tree.is_within(e.statements[0], s) for s in other.statements)
                 for other, _ in found
             )
         ]
@@ -106,7 +107,10 @@ class Evaluations:
         return helper is not None and any(isinstance(n, LOOPS) for n in walk(helper.body))
 
     def _is_unknown(
-        self, value: cst.BaseExpression, calls: Sequence[cst.Call], statements: Sequence[cst.CSTNode]
+        self,
+        value: cst.BaseExpression,
+        calls: Sequence[cst.Call],
+        statements: Sequence[cst.CSTNode],
     ) -> bool:
         """A value that may be no tensor of numbers: of a helper, or one of several."""
         if isinstance(value, cst.Call):
@@ -150,7 +154,8 @@ class Evaluations:
         if isinstance(call.func, cst.Attribute) and call.func.attr.value in ("to", "cuda", "train"):
             return call.func.value
         name = self.tree.code(call.func).rpartition(".")[2]
-        return call.args[0].value if name in ("DistributedDataParallel", "DDP", "compile") and call.args else None
+        wraps = name in ("DistributedDataParallel", "DDP", "compile") and bool(call.args)
+        return call.args[0].value if wraps else None
 
     def _models_of(self, call: cst.Call, depth: int = 0) -> set[Variable]:
         """The models that a forward pass runs, also those of a helper."""
@@ -203,7 +208,7 @@ class Evaluations:
         return next(a for a in self.tree.ancestors(node) if isinstance(a, kinds))
 
     def _follows_eval(self, call: cst.Call) -> bool:
-        """The last `train()` or `eval()` above a call, in its block or one around it, is `eval()`."""
+        """The last `train()` or `eval()` above a call, in its block or one around, is `eval()`."""
         statement = self.forwards.whole(call)
         while True:
             siblings = self.tree.siblings(statement)
@@ -227,7 +232,7 @@ class Evaluations:
         off = name == "train" and call.args and self.tree.code(call.args[0].value) == "False"
         return "eval" if off else name
 
-    # -- the region ------------------------------------------------------------------------------
+    # -- the region --------------------------------------------------------------------------
 
     def _region(self, block: cst.CSTNode, calls: Sequence[cst.Call]) -> Evaluation:
         siblings = list(statements_of(block))
@@ -335,7 +340,9 @@ class Evaluations:
             if self._is_kept(call):
                 yield call
         for name in self.tree.all(cst.Name):
-            if name.value not in half or self.tree.function(name) is not self.tree.function(calls[0]):
+            if name.value not in half:
+                continue
+            if self.tree.function(name) is not self.tree.function(calls[0]):
                 continue
             if not self.names._is_read(name) or self.order[name] < self.order[statements[0]]:
                 continue

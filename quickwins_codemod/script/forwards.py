@@ -535,7 +535,7 @@ class Forwards:
         return found
 
     def is_half(self, name: cst.Name, half: set[str], end: int) -> bool:
-        """Whether a read below a region still means what the region bound, or something made of it."""
+        """Whether a read below a region still means what that bound, or something made of it."""
         bound = self._last_binding(name, end)
         if bound is None:
             return True

@@ -1,4 +1,4 @@
-"""Mixed precision that a script has: its rounds of scale, unscale_, step, update, and their defects.
+"""Mixed precision that a script has: rounds of scale, unscale_, step and update, and their defects.
 
 Each defect says whether the source shows a repair to be safe; where it does not, `why` has the
 reason in words.
@@ -80,7 +80,7 @@ class Scaling:
         self.calls = [c for c in calls if self.tree.function(c) is step.function]
         self.scaled = {b: s for b in step.backwards if (s := forwards.scaler(b)) is not None}
 
-    # -- gradients that are read while they are scaled ---------------------------------------------
+    # -- gradients that are read while they are scaled --------------------------------------
 
     def scaled_readings(self) -> list[ScaledReading]:
         """For each step of a scaler: where its gradients are first read without unscale_."""
@@ -154,7 +154,8 @@ class Scaling:
             why = "they are read on every batch, but stepped only on some"
             return ScaledReading(anchor, optimizer, scaler, None, why)
         if not around:
-            safe = self._clears_outside(top, start) and self.tree.is_within(start, self._loop_of(top))
+            safe = self._clears_outside(top, start)
+            safe = safe and self.tree.is_within(start, self._loop_of(top))
             why = None if safe else "it is not seen whether each batch clears the gradients"
             return ScaledReading(anchor, optimizer, scaler, None, why)
         test = self.tree.code(top.test)
@@ -205,7 +206,7 @@ class Scaling:
             for c in self.calls
         )
 
-    # -- rounds that stay open ------------------------------------------------------------------------
+    # -- rounds that stay open -----------------------------------------------------------------
 
     def missed_updates(self, added: Iterable[ScaledReading]) -> Iterator[MissedUpdate]:
         """Ways on which update() is left out after unscale_. added: unscale_ that will be there."""
@@ -255,7 +256,9 @@ class Scaling:
         why = None
         if stepped is None or self.placing.is_accumulation(guard, stepped.training):
             why = "the condition looks like gradient accumulation"
-        elif not any(self.tree.is_within(guard, self.tree.block(self.tree.statement(n))) for n in unscaled):
+        elif not any(
+            self.tree.is_within(guard, self.tree.block(self.tree.statement(n))) for n in unscaled
+        ):
             why = "unscale_() stands under a condition too"
         elif not self._clears_outside(guard, start):
             why = "it is not seen whether each batch clears the gradients"
@@ -266,7 +269,7 @@ class Scaling:
         yield MissedUpdate(statement if why is None else call, scaler, guard, why)
 
     def _varies(self, guard: cst.If) -> bool:
-        """The test may have another outcome in the next batch: no option, no `scaler is not None`."""
+        """The test may come out otherwise in the next batch: no option, no `scaler is not None`."""
         return self.forwards.conditions.changes_within(guard.test, self._loop_of(guard))
 
     def _on_every_branch(self, guard: cst.If, scaler: str) -> bool:
@@ -305,8 +308,8 @@ class Scaling:
                 self.tree.is_within(jump, self.tree.block(self.tree.statement(n))) for n in before
             ):
                 why = "unscale_() stands under a condition too"
-            elif not any(".zero_grad(" in self.tree.code(s) for s in branch) and not self._clears_first(
-                loop, before[0]
+            elif not self._clears_first(loop, before[0]) and not any(
+                ".zero_grad(" in self.tree.code(s) for s in branch
             ):
                 why = "it is not seen whether each batch clears the gradients"
             yield MissedUpdate(jump, scaler, None, why)
@@ -321,7 +324,7 @@ class Scaling:
             for c in self.calls
         )
 
-    # -- backward calls that are not scaled ------------------------------------------------------------
+    # -- backward calls that are not scaled -----------------------------------------------------
 
     def unscaled(self) -> Iterator[Unscaled]:
         """Backward calls that feed the same step as a scaled one, and are not scaled."""
@@ -365,7 +368,7 @@ class Scaling:
             return "it may feed an optimizer that steps elsewhere"
         return None
 
-    # -- autocast around backward ------------------------------------------------------------------------
+    # -- autocast around backward -----------------------------------------------------------------
 
     def around(self) -> Iterator[Around]:
         """Each block of autocast that holds a backward()."""
@@ -374,7 +377,10 @@ class Scaling:
             for ancestor in self.tree.ancestors(backward):
                 if ancestor is self.step.function:
                     break
-                if isinstance(ancestor, cst.With) and any(self._is_on(i.item) for i in ancestor.items):
+                on = isinstance(ancestor, cst.With) and any(
+                    self._is_on(i.item) for i in ancestor.items
+                )
+                if on:
                     if ancestor not in seen:
                         seen.add(ancestor)
                         yield self._around(ancestor)
@@ -449,7 +455,8 @@ class Scaling:
             if outside and self._call_needs(node):
                 return Around(block, None, (), (), "more than the loss needs autocast there")
             if not outside and node in inside:
-                return Around(block, None, (), (), "backward() stands between forward pass and loss")
+                why = "backward() stands between forward pass and loss"
+                return Around(block, None, (), (), why)
         if len(held) != len(set(held)):
             return Around(block, None, (), (), "two losses share a forward pass")
         ends = [s for r in regions for s in (r.statements[0], r.statements[-1])]
@@ -457,7 +464,11 @@ class Scaling:
             return Around(block, None, (), (), "statements share a line")
         bound = {a.target for found in self.names.assignments.values() for a in found
                  if self.tree.is_within(a.statement, block)}
-        names = {self.tree.code(n) for n in walk(block.items[0].item) if isinstance(n, (cst.Name, cst.Attribute))}
+        names = {
+            self.tree.code(n)
+            for n in walk(block.items[0].item)
+            if isinstance(n, (cst.Name, cst.Attribute))
+        }
         if names & {self.tree.code(t) for t in bound}:
             return Around(block, None, (), (), "its arguments change inside")
         leaving: list[cst.BaseExpression] = []
