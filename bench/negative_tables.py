@@ -85,11 +85,13 @@ def compared(ratings: pd.DataFrame, before: Function, after: Function) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--ratings", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=6_000)
     parser.add_argument("--items", type=int, default=4_000)
-    parser.add_argument("--ratio", type=float, default=1.0, help="negatives for each rating, in pairs")
+    parser.add_argument("--ratio", type=float, default=1.0, help="pairs drawn for each rating")
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,7 +99,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         sys.path.insert(0, folder)
-        sources = {file: (SAMPLE / file, rewritten(file, root / file.split("/")[0])) for file in (PER_USER, PAIRS)}
+        sources = {
+            file: (SAMPLE / file, rewritten(file, root / file.split("/")[0]))
+            for file in (PER_USER, PAIRS)
+        }
         sys.path[:0] = [str(root / file.split("/")[0]) for file in sources]
         for file, paths in sources.items():
             print(f"{file}:")
@@ -110,7 +115,8 @@ def main() -> None:
                     data = module["TwoTowerData"].from_ratings(ratings)
                     parts.append(lambda data=data: data._add_negative_samples(ratings, args.ratio))
             compared(ratings, *parts)
-            report(measure(dict(zip(("row by row", "in one draw"), parts)), args.rounds), "in one draw")
+            named = dict(zip(("row by row", "in one draw"), parts))
+            report(measure(named, args.rounds), "in one draw")
 
 
 if __name__ == "__main__":

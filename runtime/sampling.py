@@ -276,7 +276,7 @@ class _Draw:
         return turn == 0 or any(not self.test(u, i) for u in self.users for i in self.items)
 
     def block(self, rows: Tensor, width: int, replace: bool) -> Tensor:
-        """Positions of unseen items for the users at `rows`; -1 where there is none. [rows, width]"""
+        """Positions of unseen items for the users at `rows`, [rows, width]; -1 for none."""
         if not self.items:
             return torch.full((len(rows), width), -1)
         step = max(1, _CHUNK // max(1, width))

@@ -9,8 +9,8 @@ from typing import Any
 
 import libcst as cst
 
-from quickwins_codemod.script.tabledraws import attribute, trains, word
 from quickwins_codemod.script.facts import Script
+from quickwins_codemod.script.tabledraws import attribute, trains, word
 from quickwins_codemod.script.tree import LOOPS, walk
 
 #: Folders that hold no code of the repository's own.
@@ -37,7 +37,7 @@ class Fates:
         self.script, self.tree, self.names = script, script.tree, script.names
 
     def of(self, function: cst.CSTNode, loop: cst.CSTNode) -> Fate:
-        """What becomes of the rows that a loop of a function draws, as far as the repository shows."""
+        """What becomes of the rows that a loop draws, as far as the repository shows."""
         split = self._split_in(function, loop, None)
         if split is not None:
             return Fate("split", split)

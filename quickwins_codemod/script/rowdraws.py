@@ -274,8 +274,7 @@ class RowDraws:
             plain = [a.value for a in node.args if a.keyword is None and not a.star]
             if self.names.dotted(node.func) == "numpy.setdiff1d" and len(plain) >= 2:
                 return plain[0], plain[1]
-            is_method = isinstance(node.func, cst.Attribute) and node.func.attr.value == "difference"
-            if is_method and len(plain) == 1:
+            if attribute(node.func) == "difference" and len(plain) == 1:
                 return node.func.value, plain[0]
         if isinstance(node, (cst.ListComp, cst.SetComp, cst.GeneratorExp)):
             loop = node.for_in
@@ -364,7 +363,8 @@ class RowDraws:
         short = short or in_draw
         body = _body(consumer)
         loose = (set(local) | {drawn}) & set(_words(body))
-        if loose or any(isinstance(n, (cst.Break, cst.Return, cst.Yield)) for s in body for n in walk(s)):
+        leaves = (cst.Break, cst.Return, cst.Yield)
+        if loose or any(isinstance(n, leaves) for s in body for n in walk(s)):
             raise Unclear(
                 "shape", consumer, "the rows need more of the draw than the user and the item"
             )
@@ -815,7 +815,9 @@ class RowDraws:
         if not lookups and not searches:
             return None
         if len(lookups) != len(searches):
-            raise Unclear("lookup", searches[0], "what is looked up for a row is not its first match")
+            raise Unclear(
+                "lookup", searches[0], "what is looked up for a row is not its first match"
+            )
         held = {name for _, name, *_ in lookups}
         append, row, rows = None, "", ""
         for statement in body:
@@ -916,7 +918,9 @@ class RowDraws:
             return False
         if isinstance(statement, cst.For) and statement.orelse is None:
             column = word(statement.target)
-            if column is None or column in ids | held | {row} or set(_words([statement.iter])) & ids:
+            if column is None or column in ids | held | {row}:
+                return False
+            if set(_words([statement.iter])) & ids:
                 return False
             return all(self._fills(s, row, held, ids) for s in _body(statement))
         if isinstance(statement, cst.If) and statement.orelse is None:
@@ -984,7 +988,9 @@ class RowDraws:
         statements = _body(inner)
         own = [s for s in statements if isinstance(s, cst.While) and self._draws_again(s)]
         if len(own) != 1:
-            raise Unclear("shape", self.tree.statement(call), "the draw and its test are not in one place")
+            raise Unclear(
+                "shape", self.tree.statement(call), "the draw and its test are not in one place"
+            )
         retry = own[0]
         inside = _body(retry)
         if _is_true(retry.test):
@@ -992,7 +998,8 @@ class RowDraws:
             plain = len(draws) == 1 and len(rest) == 1 and isinstance(rest[0], cst.If)
             if plain and rest[0].orelse is None and isinstance(rest[0].test, cst.Comparison):
                 leaves = list(statements_of(rest[0].body))
-                if _in(rest[0].test) is False and len(leaves) == 1 and isinstance(leaves[0], cst.Break):
+                is_left = len(leaves) == 1 and isinstance(leaves[0], cst.Break)
+                if _in(rest[0].test) is False and is_left:
                     return draws[0][0], None, retry, rest[0].test
             raise Unclear("shape", retry, "the loop that draws again does more than that")
         index = statements.index(retry)
@@ -1330,7 +1337,7 @@ def _assigned_names(statements: Sequence[cst.CSTNode]) -> Iterator[str]:
 
 
 def _targets(node: cst.CSTNode) -> set[str]:
-    """The names that an assignment to a target changes: `x` of `x[i] = …`, `a` of `self.a = …`."""
+    """The names that an assignment changes: `x` of `x[i] = …`, `a` of `self.a = …`."""
     if isinstance(node, cst.Subscript):
         return _targets(node.value)
     if isinstance(node, cst.Attribute):

@@ -56,7 +56,8 @@ class Draws:
             return _STREAMS[module], name, owner
         if isinstance(func, cst.Attribute) and func.attr.value in _DRAWS:
             kinds = {
-                _STREAMS.get(self.names.dotted(c.func) or "") for c in self.names.creations(func.value)
+                _STREAMS.get(self.names.dotted(made.func) or "")
+                for made in self.names.creations(func.value)
             }
             kind = kinds.pop() if len(kinds) == 1 else None
             if kind is not None:
@@ -67,6 +68,7 @@ class Draws:
         return self.stream(call.func) is not None
 
     def seed(self, call: cst.Call) -> str:
+        """The code of a seed from the stream that a call draws from."""
         kind, name, owner = self.stream(call.func)
         if not owner:  # imported by its bare name
             bare = self.tree.code(call.func)
@@ -121,7 +123,8 @@ class Draws:
 
     def even(self, draw: Draw) -> Draw:
         if not draw.even:
-            raise Unclear("odds", draw.call, f"{draw.items} is drawn from with other odds than even")
+            message = f"{draw.items} is drawn from with other odds than even"
+            raise Unclear("odds", draw.call, message)
         return draw
 
     def _indexed(self, node: cst.Subscript) -> Draw | None:
