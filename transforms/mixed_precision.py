@@ -313,9 +313,10 @@ QW311 the forward pass is not found
     What it does: this training step stays as it is.
 
     Why: no call of a model is seen above `backward()` in its block, on the way to the loss, nor above
-    an `if` that asks whether the loss is finite. A model is known by its `parameters()`, `train()` or
-    `eval()`. Or another `backward()` or a step stands between forward pass and loss, and those must
-    not run under autocast; only what the other `backward()` needed itself may stand above it.
+    an `if` that asks whether the loss is finite, nor above the one call that gives `backward()` its
+    loss. A model is known by its `parameters()`, `train()` or `eval()`. Or another `backward()` or a
+    step stands between forward pass and loss, and those must not run under autocast; only what the
+    other `backward()` needed itself may stand above it.
 
     Example:
 
@@ -854,6 +855,7 @@ from typing import TYPE_CHECKING
 from quickwins_codemod.companion import Companion, Site, Unreachable
 from quickwins_codemod.edits import (
     AddDictEntry,
+    AddParameter,
     Edit,
     Enclose,
     EndBlockBefore,
@@ -863,7 +865,7 @@ from quickwins_codemod.edits import (
     Replace,
     Wrap,
 )
-from quickwins_codemod.script.facts import Frame, Problem, Script, Stepping, Training
+from quickwins_codemod.script.facts import Problem, Script, Stepping, Training
 from quickwins_codemod.transform import Finding, Plan, Refusal, verdict_at
 from quickwins_codemod.verdict import Verdict
 
@@ -977,6 +979,8 @@ class _Rewrite:
     def __init__(self, script: Script, forwards: Forwards, step: TrainingStep) -> None:
         self.script, self.forwards, self.step = script, forwards, step
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
+        self.trunk = forwards.trunk(step)
+        self.frames = script.placing.frames(step.function)
         self._say = partial(verdict_at, RULE, script)
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
@@ -1088,7 +1092,7 @@ class _Rewrite:
     def _check(self) -> None:
         step = self.step
         first = step.backwards[0]
-        if self.script.is_test or self.placing.is_test(first):
+        if self.script.is_test or any(self.placing.is_test(n) for n in (first, *step.ends)):
             raise Refusal("QW326", first, "this is a test, not a training run", "nothing to do")
         for kind, node in self.forwards.hazards():
             code, message, hint = _HAZARDS[kind]
@@ -1106,7 +1110,7 @@ class _Rewrite:
                 "QW316", hidden, "a model computes BCELoss itself, which raises under CUDA's autocast",
                 "use binary_cross_entropy_with_logits in the model, or compute the loss outside",
             )
-        if self.forwards.is_closure(step.function):
+        if any(self.forwards.is_closure(f) for f in (step.function, self.trunk)):
             raise Refusal(
                 "QW313", first, "this is a closure that an optimizer runs, which no scaler allows",
                 "use an optimizer without one",
@@ -1116,6 +1120,12 @@ class _Rewrite:
             raise Refusal(
                 "QW310", other, "this call runs a backward pass of its own, so not all could be scaled",
                 "call every backward() of a step in one function",
+            )
+        beside = self.forwards.stepped_beside(step)
+        if beside is not None:
+            raise Refusal(
+                "QW310", beside, "an optimizer steps here, and backward() runs in a function called beside it",
+                "step all that this loss trains in the function that calls backward()",
             )
         if not step.steps:
             raise Refusal(
@@ -1167,8 +1177,10 @@ class _Rewrite:
         found = self.forwards.region(backward)
         if isinstance(found, Problem):
             code, message, hint = _REGIONS[found.kind]
-            raise Refusal(code, found.node, message, hint)
+            why = f" ({found.detail})" if found.detail else ""
+            raise Refusal(code, found.node, f"{message}{why}", hint)
         own = [self.tree.statement(backward), *found.statements[:1], *found.statements[-1:]]
+        own.append(self.tree.statement(found.end))
         for statement in own:
             if not self.placing.has_own_line(statement):
                 raise Refusal(
@@ -1183,27 +1195,17 @@ class _Rewrite:
 
     # -- where the scaler is -----------------------------------------------------------------------
 
-    def _frames(self) -> list[Frame]:
-        """The function of the step, and the one caller of each, outwards."""
-        frames, function = [], self.step.function
-        while True:
-            callers = self.names.callers.get(function, [])
-            call = callers[0] if len(callers) == 1 else None
-            if call is None or any(f.function is function for f in frames):
-                return [*frames, Frame(function, None)]
-            frames.append(Frame(function, call))
-            function = self.tree.function(call)
-
     def _site(self, companion: Companion, training: Training) -> tuple[Site, str]:
-        device = self.forwards.device(self.step.function)
+        device = self.forwards.device(self.trunk)
         if device is None:
             raise Refusal(
-                "QW312", self.step.backwards[0],
+                "QW312", self.step.ends[0],
                 "nothing in this function moves tensors to a device, so autocast has none to run on",
                 "move the batch by `.to(device)` and run again",
             )
         made = self.placing.binding_statement(training.optimizer.statement, training.optimizer.variable)
-        frames = self._frames()
+        frames = self.frames
+        level = next(i for i, f in enumerate(frames) if f.function is self.trunk)
         functions = [self.tree.function(made), *(f.function for f in frames)]
         reference = companion.fresh_reference(functions, shared=self._serves_several())
         if reference is None:
@@ -1220,7 +1222,7 @@ class _Rewrite:
             if kind == "after" and not self.placing.always_runs(made, outer, frames):
                 continue
             text = device if isinstance(device, str) else self.placing.expression_at(
-                device, 0, frames, place, outer
+                device, level, frames, place, outer
             )
             if text is not None:
                 return Site(kind, statement, place, reference, training.optimizer.reference), text
@@ -1234,23 +1236,38 @@ class _Rewrite:
         stepping = training.stepping
         if isinstance(stepping, Stepping):
             return stepping.epochs.node if stepping.epochs else stepping.batches.node
-        return self.placing.outermost_loop(self.step.backwards[0], self.step.function)
+        return self.placing.outermost_loop(self.step.ends[0], self.trunk)
 
     def _reach(self, companion: Companion, site: Site) -> tuple[str, bool]:
         try:
             reference, guarded, edits = companion.reach(
-                site, self._frames(), self.step.steps[0].optimizer
+                site, self.frames, self.step.steps[0].optimizer
             )
         except Unreachable as unreachable:
             raise Refusal(
                 "QW324", unreachable.node, "the scaler cannot be seen where the optimizer steps",
                 "keep optimizer and training step in one function, or in one class",
             ) from None
-        self.edits += edits
-        return reference, guarded
+        home, inner = self.tree.function(site.statement), self.frames[0].function
+        if inner is self.trunk:
+            self.edits += edits
+            return reference, guarded
+        self.edits += [self._required(e, reference, inner) for e in edits]
+        return reference, guarded and home is not self.trunk
+
+    def _required(self, edit: Edit, name: str, helper: cst.CSTNode) -> Edit:
+        """A helper's one caller always gives it the scaler: no round can start without one there."""
+        if not isinstance(edit, AddParameter) or edit.function is not helper:
+            return edit
+        if self.placing.has_optional(helper):
+            raise Refusal(
+                "QW324", helper, f"`{helper.name.value}` would need the scaler behind optional parameters",
+                "give the optimizer and the scaler to it by hand, or keep them in one class",
+            )
+        return AddParameter(helper, name)
 
     def _device_code(self) -> str:
-        device = self.forwards.device(self.step.function)
+        device = self.forwards.device(self.trunk)
         return device if isinstance(device, str) else self.tree.code(device)
 
     def _build(self, site: Site, device: str) -> None:
@@ -1260,7 +1277,7 @@ class _Rewrite:
 
     def _build_where_missing(self, scaler: str, device: str) -> None:
         """A function that is given the scaler makes one where a caller gives none."""
-        anchor = self.placing.outermost_loop(self.step.backwards[0], self.step.function)
+        anchor = self.placing.outermost_loop(self.step.ends[0], self.trunk)
         name = self.script.runtime_name("GradScaler")
         self.edits.append(InsertBefore(
             anchor, f"if {scaler} is None:\n    {scaler} = {name}({device})\n"
@@ -1298,20 +1315,19 @@ class _Rewrite:
 
     def _split(self, region: Region, header: str, scaler: str) -> None:
         """`criterion(model(x), y).backward()`: the loss gets a name."""
-        statement = self.tree.statement(region.backward)
-        function = self.step.function
+        statement = self.tree.statement(region.end)
         name = next(
             n for n in ("loss", "batch_loss", "step_loss", "quickwins_loss")
-            if self.placing.is_free(n, [function])
+            if self.placing.is_free(n, [self.trunk])
         )
         if self.forwards.unsafe_loss(statement) is not None:
             raise Refusal(
                 "QW316", region.backward, "BCELoss raises under CUDA's autocast, and stands with the forward pass",
                 "compute the loss in a statement of its own, below the forward pass",
             )
-        loss = self.tree.code(region.loss)
+        loss = self.tree.code(region.result)
         self.edits.append(InsertBefore(statement, f"{header}\n    {name} = {loss}\n"))
-        self.edits.append(Replace(region.loss, name))
+        self.edits.append(Replace(region.result, name))
         self.edits.append(Enclose(region.loss, f"{scaler}.scale(", ")"))
 
     def _steps(self, scaler: str) -> None:
@@ -1344,9 +1360,18 @@ class _Rewrite:
         left out still ends the scaler's round."""
         statement = self.tree.statement(stepped.call)
         boundary = self.forwards.boundary(stepped.call, self.step.backwards[-1])
-        if boundary is None or self.placing.is_accumulation(boundary, stepped.training):
+        if boundary is None or self._accumulates(boundary, stepped):
             return statement
         return boundary
+
+    def _accumulates(self, boundary: cst.CSTNode, stepped: Stepped) -> bool:
+        """Whether a condition around a step counts batches. Where no loop is in sight, all do that
+        ask for nothing that comes of the gradients."""
+        if self.placing.is_accumulation(boundary, stepped.training):
+            return True
+        function = self.tree.function(boundary)
+        looped = bool(self.forwards.helpers.loops(boundary, function))
+        return not looped and not self.forwards.asks_of_gradients(boundary)
 
     def _unscale(self, scaler: str) -> None:
         """unscale_ before the first statement that reads gradients, once per optimizer."""
@@ -1380,9 +1405,7 @@ class _Rewrite:
                     "divide it by scaler.get_scale() by hand",
                 )
             inside = self.tree.is_within(reader, block)
-            if boundary is not None and not inside and self.placing.is_accumulation(
-                boundary, stepped.training
-            ):
+            if boundary is not None and not inside and self._accumulates(boundary, stepped):
                 raise Refusal(
                     "QW322", reader,
                     "gradients are read on every batch but stepped only on some, so unscaling them is wrong",

@@ -195,10 +195,10 @@ class Evaluations:
                 return False
             quiet = quiet or bool(_NO_GRADIENT.search(self.tree.code(node)))
         level = self._level(call)
-        trains = any(self._level(b) is level for step in self.steps for b in step.backwards)
+        trains = any(self._level(b) is level for step in self.steps for b in step.ends)
         if self._follows_eval(call):
             return quiet or not any(
-                self.tree.is_within(b, level) for step in self.steps for b in step.backwards
+                self.tree.is_within(b, level) for step in self.steps for b in step.ends
             )
         return quiet and not trains
 
@@ -278,15 +278,16 @@ class Evaluations:
         if device is not None:
             return device if isinstance(device, str) else self.tree.code(device)
         for step in self.steps:
-            device = self.forwards.device(step.function)
+            trunk = self.forwards.trunk(step)
+            device = self.forwards.device(trunk)
             if isinstance(device, str):
                 return device
             if device is None:
                 continue
-            if step.function is function:
+            if trunk is function:
                 return self.tree.code(device)
             variable = self.names.variable(device)
-            owners = [self.names.method_class(f) for f in (function, step.function)]
+            owners = [self.names.method_class(f) for f in (function, trunk)]
             if variable is None:
                 continue
             if isinstance(variable.scope, cst.ClassDef) and owners[0] is not None is not owners[1]:

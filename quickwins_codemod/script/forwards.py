@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import libcst as cst
 
 from quickwins_codemod.script.conditions import Conditions, literal_value
 from quickwins_codemod.script.facts import Optimizer, Problem, Script, Training
+from quickwins_codemod.script.helpers import Helpers
 from quickwins_codemod.script.names import Variable, names_in
 from quickwins_codemod.script.tree import LOOPS, walk
 
@@ -48,11 +49,25 @@ class Region:
 
     statements: from the first forward pass to the last statement of the loss; empty where the
     backward call computes the loss itself. loss: what backward() is called on.
+    call, argument: where a helper calls backward(), the call that gives it the loss, and the loss
+    there; the statements then stand above that call.
     """
 
     backward: cst.Call
     loss: cst.BaseExpression
     statements: tuple[cst.CSTNode, ...]
+    call: cst.Call | None = None
+    argument: cst.BaseExpression | None = None
+
+    @property
+    def end(self) -> cst.Call:
+        """The call that takes the loss, in the function that computes it."""
+        return self.backward if self.call is None else self.call
+
+    @property
+    def result(self) -> cst.BaseExpression:
+        """The loss in the function that computes it."""
+        return self.loss if self.argument is None else self.argument
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,9 @@ class Stepped:
 class TrainingStep:
     """One function's (or the module's) backward calls and optimizer steps.
 
-    readers: statements between backward and step that read gradients, in source order.
+    readers: statements between backward and step that read gradients, in the order they run in.
     scaler: the scaler's name where backward is scaled already.
+    outer: the call that gives this function the loss, where that is computed there.
     """
 
     function: cst.CSTNode
@@ -78,6 +94,12 @@ class TrainingStep:
     readers: tuple[cst.CSTNode, ...]
     scaler: str | None
     under_autocast: bool
+    outer: cst.Call | None = None
+
+    @property
+    def ends(self) -> tuple[cst.Call, ...]:
+        """The calls that take the losses, in the function that runs the model."""
+        return self.backwards if self.outer is None else (self.outer,)
 
 
 class Forwards:
@@ -87,6 +109,8 @@ class Forwards:
         self.script = script
         self.tree, self.names = script.tree, script.names
         self.conditions = Conditions(script.tree, script.names)
+        self.helpers = Helpers(script.tree, script.names)
+        self.sites = frozenset(site for t in script.trainings for site in t.sites)
         self.models = self._models()
 
     # -- models -------------------------------------------------------------------------------
@@ -155,7 +179,10 @@ class Forwards:
         helper = self.names.callee(call)
         given = any(self.is_model(a.value) for a in call.args)
         if given and helper is not None:
-            return not any(isinstance(n, cst.Call) and self.is_backward(n) for n in walk(helper))
+            return not any(
+                isinstance(n, cst.Call) and (self.is_backward(n) or n in self.sites)
+                for n in walk(helper)
+            )
         return helper is not None and self._runs_model(helper, ())
 
     def _is_self(self, node: cst.BaseExpression) -> bool:
@@ -216,14 +243,22 @@ class Forwards:
                     stepped.append(Stepped(site, node, training))
         stepped.sort(key=lambda s: self.tree.order[s.call])
         scalers = [self.scaler(b) for b in backwards]
+        region = self.region(backwards[0])
+        outer = region.call if isinstance(region, Region) else None
+        around = [function] if outer is None else [function, self.tree.function(outer)]
         return TrainingStep(
             function=function,
             backwards=tuple(backwards),
             steps=tuple(stepped),
             readers=tuple(self._readers(backwards, stepped)),
             scaler=next((s for s in scalers if s is not None), None),
-            under_autocast=self._has_autocast(function),
+            under_autocast=any(self._has_autocast(f) for f in around),
+            outer=outer,
         )
+
+    def trunk(self, step: TrainingStep) -> cst.CSTNode:
+        """The function that runs the model: that of backward(), or the one that gives it the loss."""
+        return step.function if step.outer is None else self.tree.function(step.outer)
 
     def scaler(self, backward: cst.Call) -> str | None:
         """The scaler whose scale() gives what backward() is called on."""
@@ -323,6 +358,18 @@ class Forwards:
             )
         return False
 
+    def asks_of_gradients(self, condition: cst.If) -> bool:
+        """Whether a test reads gradients, or what statements above it made of them: a norm."""
+        if any(self.reads_gradients(n) for n in walk(condition.test)):
+            return True
+        function, made = self.tree.function(condition), set[str]()
+        for node in walk(function):
+            if isinstance(node, cst.Assign) and self.tree.order[node] < self.tree.order[condition]:
+                names = {n.value for n in names_in(node.value)}
+                if names & made or any(self.reads_gradients(n) for n in walk(node.value)):
+                    made |= self.bound(node)
+        return any(n.value in made for n in names_in(condition.test))
+
     def foreign_gradient(self, statement: cst.CSTNode) -> cst.Attribute | None:
         """`x.grad` of what is no parameter of a model, which unscale_ does not divide."""
         for node in walk(statement):
@@ -350,7 +397,17 @@ class Forwards:
                 isinstance(n, cst.Call) and self.is_backward(n) for n in walk(helper.body)
             ):
                 return node
-        return None
+        if step.outer is None:
+            return None
+        every = frozenset(c for c in self.tree.all(cst.Call) if self.is_backward(c))
+        beside = self.helpers.beside(step.outer)
+        return next((c for c in beside if self.helpers.runs(c, every)), None)
+
+    def stepped_beside(self, step: TrainingStep) -> cst.Call | None:
+        """A call that steps another optimizer, where a loss is given to the function that steps."""
+        others = self.sites - {s.call for s in step.steps}
+        beside = self.helpers.beside(step.outer) if step.outer is not None else ()
+        return next((c for c in beside if self.helpers.runs(c, others)), None)
 
     def jump_between(self, first: cst.CSTNode, last: cst.CSTNode) -> cst.CSTNode | None:
         """A continue, break, return or raise between two statements of one function."""
@@ -381,17 +438,91 @@ class Forwards:
         if not (isinstance(statement, cst.Expr) and statement.value is backward):
             return Problem("backward-form", backward)
         loss = backward.func.value
-        if any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(loss)):
+        if self._runs_forward(loss):
             return Region(backward, loss, ())
-        found = self._above(backward, statement)
-        guard = self._guard_of_loss(statement, loss)
-        if isinstance(found, Problem) and guard is not None:
-            found = self._above(backward, guard)
+        found = self._computed(backward, loss, statement)
+        if isinstance(found, Problem) and found.kind == "no-forward":
+            return self._given(backward, loss, statement) or found
         return found
 
-    def _above(self, backward: cst.Call, statement: cst.CSTNode) -> Region | Problem:
+    def _computed(
+        self, backward: cst.Call, loss: cst.BaseExpression, statement: cst.CSTNode
+    ) -> Region | Problem:
+        """The region above a statement that takes the loss, or above a test of the loss around it."""
+        found = self._above(backward, loss, statement)
+        guard = self._guard_of_loss(statement, loss)
+        if isinstance(found, Problem) and guard is not None:
+            found = self._above(backward, loss, guard)
+        return found
+
+    def _given(
+        self, backward: cst.Call, loss: cst.BaseExpression, statement: cst.CSTNode
+    ) -> Region | Problem | None:
+        """The region above the one call that gives backward()'s function the loss."""
+        function = self.tree.function(backward)
+        name = self._parameter_of(loss, function)
+        if name is None or sum(self.tree.function(b) is function for b in self._backwards()) > 1:
+            return None
+        whole = self._guard_of_loss(statement, loss) or statement
+        call = self.helpers.only_call(function)
+        if isinstance(call, str):
+            return Problem("no-forward", backward, call)
+        caller = self.tree.statement(call)
+        argument = (self.names.arguments(call, function) or {}).get(name)
+        alone = isinstance(caller, (cst.Expr, cst.Assign, cst.AugAssign, cst.Return))
+        if argument is None or not alone or caller.value is not call:
+            why = f"`{function.name.value}` is not called in a statement of its own"
+            return Problem("no-forward", backward, why)
+        if self.tree.block(whole) is not function.body:
+            return Problem("no-forward", backward, "backward() stands under a condition")
+        others = [a.value for a in call.args if a.value is not argument]
+        if any(self._runs_forward(value) for value in others):
+            return Problem("no-forward", backward, "a model runs in another argument of the call")
+        if self._runs_forward(argument):
+            return Region(backward, loss, (), call, argument)
+        found = self._computed(backward, argument, caller)
+        if isinstance(found, Problem):
+            return found
+        return replace(found, loss=loss, call=call, argument=argument)
+
+    def _backwards(self) -> list[cst.Call]:
+        return [c for c in self.tree.all(cst.Call) if self.is_backward(c)]
+
+    def _runs_forward(self, node: cst.CSTNode) -> bool:
+        return any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(node))
+
+    def _parameter_of(self, loss: cst.BaseExpression, function: cst.CSTNode) -> str | None:
+        """The parameter that a loss is, multiplied or divided at most: `(loss / 4)`, `loss /= 4`."""
+        while isinstance(loss, cst.BinaryOperation) and isinstance(
+            loss.operator, (cst.Divide, cst.Multiply)
+        ):
+            loss = loss.left
+        variable = self.names.variable(loss) if isinstance(loss, cst.Name) else None
+        if variable is None or variable.scope is not function or isinstance(function, cst.Module):
+            return None
+        bound = self.names.assignments.get(variable, [])
+        if self.script.placing.is_parameter(loss, function):
+            scaled = [self._scaled_again(a.statement, loss.value) for a in bound]
+            return loss.value if all(scaled) else None
+        if len(bound) != 1 or bound[0].value is None or bound[0].index is not None:
+            return None
+        above = self.tree.order[bound[0].statement] < self.tree.order[loss]
+        return self._parameter_of(bound[0].value, function) if above else None
+
+    def _scaled_again(self, statement: cst.CSTNode, name: str) -> bool:
+        """`loss = loss / 4` or `loss /= 4`."""
+        if isinstance(statement, cst.AugAssign):
+            return isinstance(statement.operator, (cst.DivideAssign, cst.MultiplyAssign))
+        value = getattr(statement, "value", None)
+        scaled = isinstance(value, cst.BinaryOperation) and isinstance(
+            value.operator, (cst.Divide, cst.Multiply)
+        )
+        return scaled and isinstance(value.left, cst.Name) and value.left.value == name
+
+    def _above(
+        self, backward: cst.Call, loss: cst.BaseExpression, statement: cst.CSTNode
+    ) -> Region | Problem:
         """The region among the statements above one, in its block."""
-        loss = backward.func.value
         siblings = self.tree.siblings(statement)
         above = siblings[: next(i for i, s in enumerate(siblings) if s is statement)]
         needed = {n.value for n in names_in(loss)} | self._attributes(loss)
@@ -433,10 +564,8 @@ class Forwards:
 
     def _ends_region(self, statement: cst.CSTNode) -> bool:
         """It runs a backward pass or steps an optimizer, which must not happen under autocast."""
-        sites = {site for training in self.script.trainings for site in training.sites}
-        return any(
-            isinstance(n, cst.Call) and (self.is_backward(n) or n in sites) for n in walk(statement)
-        )
+        ends = {*self.sites, *self._backwards()}
+        return any(isinstance(n, cst.Call) and self.helpers.runs(n, ends) for n in walk(statement))
 
     def _guard_of_loss(self, statement: cst.CSTNode, loss: cst.BaseExpression) -> cst.If | None:
         """The `if` around a statement that asks whether the loss is finite, and no more."""
@@ -501,7 +630,7 @@ class Forwards:
 
         others: the regions of other losses, in which half precision is welcome.
         """
-        function = self.tree.function(region.backward)
+        function = self.tree.function(region.end)
         half = {
             self.tree.code(t)
             for statement in region.statements
@@ -512,11 +641,11 @@ class Forwards:
         for node in walk(function):
             if isinstance(node, cst.Assign) and self.stays_half(node, half):
                 half |= {self.tree.code(t) for i in node.targets for t in _flat(i.target)}
-        end = self.tree.order[region.backward]
+        end = self.tree.order[region.end]
         start = self.tree.order[region.statements[0]] if region.statements else end
         found: list[cst.BaseExpression] = []
         # A loop elsewhere in the function (validation) binds these names anew.
-        loop = next((a for a in self.tree.ancestors(region.backward) if isinstance(a, LOOPS)), None)
+        loop = next((a for a in self.tree.ancestors(region.end) if isinstance(a, LOOPS)), None)
         inside = loop is not None and self.tree.is_within(loop, function)
         for name in walk(loop.body if inside else function):
             if not (isinstance(name, cst.Name) and name.value in half and self.names._is_read(name)):
@@ -570,7 +699,7 @@ class Forwards:
         return statement
 
     def _is_loss(self, name: cst.Name, region: Region) -> bool:
-        return any(n.value == name.value for n in names_in(region.loss))
+        return any(n.value == name.value for n in names_in(region.result))
 
     def value_of(self, name: cst.Name) -> cst.BaseExpression:
         """The tensor that a read is about: `outputs`, `outputs.logits`, `outputs["scores"]`."""
@@ -820,7 +949,7 @@ class Forwards:
             isinstance(n, cst.Call)
             and self.is_autocast(n)
             and (self.names.dotted(n.func) or "").startswith("quickwins_")
-            for n in walk(step.function)
+            for n in walk(self.trunk(step))
         )
 
     def scaling(self, step: TrainingStep) -> Scaling:
