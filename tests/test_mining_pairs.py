@@ -8,6 +8,7 @@ A new pair is `fixtures/pairs/hard_negatives/NAME.in.py` and `NAME.out.py`; a ne
 
 import re
 
+import black
 import mining_helpers as mining
 import pytest
 from helpers import place_runtime
@@ -135,6 +136,16 @@ def test_no_name_is_a_sign(path, tmp_path):
     other = mining.look_at(renamed(source), tmp_path)
 
     assert mining.codes(other) == mining.codes(plain)
+
+
+@pytest.mark.parametrize("path", sorted(mining.PAIRS.glob("*.in.py")), ids=name)
+def test_no_layout_is_a_sign(path, tmp_path):
+    """The same script with its lines broken wherever they can be gets the same verdicts."""
+    source = path.read_text()
+    plain = mining.look_at(source, tmp_path)
+    other = mining.look_at(black.format_str(source, mode=black.Mode(line_length=30)), tmp_path)
+
+    assert sorted(mining.codes(other)) == sorted(mining.codes(plain))
 
 
 @pytest.mark.parametrize("path", REFUSED, ids=name)

@@ -551,12 +551,13 @@ class RowDraws:
         if not isinstance(mask.comparisons[0].operator, cst.Equal):
             return None
         sides = [mask.left, mask.comparisons[0].comparator]
-        column = [s for s in sides if self.tree.code(s).startswith(frame) and word(s) != user]
+        plain = "".join(frame.split())
+        column = [s for s in sides if self.tree.plain(s).startswith(plain) and word(s) != user]
         if len(column) != 1 or user not in (word(sides[0]), word(sides[1])):
             return None
         if not isinstance(column[0], (cst.Subscript, cst.Attribute)):
             return None
-        if self.tree.code(column[0].value) != frame or user in _words([column[0]]):
+        if self.tree.plain(column[0].value) != plain or user in _words([column[0]]):
             return None
         return self.tree.code(column[0]), items
 
@@ -870,7 +871,8 @@ class RowDraws:
         value = statement.value if name else None
         if not isinstance(value, cst.Subscript) or attribute(value.value) != "iloc":
             return None
-        if self.tree.plain(value) != self.tree.plain(value.value) + "[0]":
+        first = getattr(value.slice[0].slice, "value", None)
+        if len(value.slice) != 1 or not isinstance(first, cst.Integer) or first.evaluated_value:
             return None
         search = value.value.value
         if not isinstance(search, cst.Subscript) or len(search.slice) != 1:
@@ -884,7 +886,7 @@ class RowDraws:
             return None
         if not isinstance(column, cst.Subscript) or len(column.slice) != 1:
             return None
-        if self.tree.code(column.value) != self.tree.code(frame):
+        if self.tree.plain(column.value) != self.tree.plain(frame):
             return None
         key = column.slice[0].slice.value
         if set(_words([frame, key])) & ids:

@@ -142,8 +142,11 @@ class Tree:
         return self._codes[node]
 
     def plain(self, node: cst.CSTNode) -> str:
-        """The source text without white space, for comparing code whatever its layout."""
-        return "".join(self.code(node).split())
+        """The source text without white space and outer parentheses, for comparing code whatever
+        its layout."""
+        text = "".join(self.code(node).split())
+        around = len(getattr(node, "lpar", ()))
+        return text[around:-around] if around else text
 
     def position(self, node: cst.CSTNode) -> Position:
         return self._positions.start(node)
