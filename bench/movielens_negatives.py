@@ -393,8 +393,12 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--loops", nargs="+", choices=list(LOOPS), default=list(LOOPS))
-    parser.add_argument("--arms", nargs="+", choices=["without", "random", "mined", "liked"])
+    parser.add_argument(
+        "--loops", nargs="+", metavar="NAME", choices=list(LOOPS), default=list(LOOPS)
+    )
+    parser.add_argument(
+        "--arms", nargs="+", metavar="NAME", choices=["without", "random", "mined", "liked"]
+    )
     parser.add_argument("--scale", type=float, default=20.0)
     parser.add_argument("--time", action="store_true")
     options = parser.parse_args()
