@@ -141,6 +141,28 @@ def test_either_quick_win_may_come_first(runtime, tmp_path, monkeypatch):
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["loss_given_to_function", "step_in_function", "step_in_method"])
+def test_one_cycle_keeps_to_steps_in_helpers(name, runtime, tmp_path, monkeypatch, capsys):
+    source = (amp.PAIRS / f"{name}.in.py").read_text("utf-8")
+    source = source.replace("    if norm < 4.0:\n            self", "    self")
+    outcome = amp.look_at(source, tmp_path, select=("onecycle", "amp"))
+    assert sorted(amp.codes(outcome, "applied")) == ["QW102", "QW301"], amp.said(outcome)
+    script = tmp_path / "both.py"
+    script.write_bytes(outcome.after)
+
+    plain = amp.train(script, monkeypatch, "off", runtime)
+    record = amp.train(
+        script, monkeypatch, "fp16", runtime, infinite=frozenset({1, 21}), scale_at=SCALE
+    )
+
+    assert record.wrong == [] and record.skipped == 2
+    assert len(set(plain.rates)) > 20
+    assert record.rates == plain.rates[:-2]
+    (schedule,) = record.schedules
+    assert schedule.last_epoch == len(record.rates)
+    assert not [w for w in record.warnings if "lr_scheduler" in w or "optimizer.step()" in w]
+
+
 # -- loops that are hard to get right: trained as before, or left alone -----------------------------
 
 START = """\
@@ -357,6 +379,199 @@ for epoch in range(3):
         total = torch.stack([g.norm() for g in grads]).norm().item()
         if total > 100:
             break
+""",
+    "a helper steps one optimizer, the loop another": """
+second = torch.optim.SGD(model[2].parameters(), lr=0.001)
+def apply_gradients():
+    optimizer.step()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        second.step()
+        apply_gradients()
+""",
+    "a helper steps after gradients that are added up in a loop": """
+def apply_gradients(net, opt, limit):
+    norm = nn.utils.clip_grad_norm_(net.parameters(), limit)
+    if torch.isfinite(norm):
+        opt.step()
+    opt.zero_grad()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        for part in range(2):
+            loss = criterion(model(inputs[part::2]), targets[part::2]) / 2
+            loss.backward()
+        apply_gradients(model, optimizer, 1.0)
+""",
+    "gradients are changed in a loop, and a step is left out": """
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        for p in model.parameters():
+            p.grad.clamp_(-0.1, 0.1)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimizer.step()
+""",
+    "a helper clips on every batch and steps on some": """
+def update(loss, number):
+    (loss / 4).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if (number + 1) % 4 == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+for epoch in range(3):
+    for i, (inputs, targets) in enumerate(loader):
+        loss = criterion(model(inputs.to(device)), targets.to(device))
+        update(loss, i)
+""",
+    "a helper returns early, before backward": """
+def update(loss, opt=None, *, net):
+    if loss.item() > 1e6:
+        return
+    optimizer.zero_grad()
+    loss.backward()
+    for p in net.parameters():
+        p.grad.clamp_(-0.1, 0.1)
+    optimizer.step()
+for epoch in range(3):
+    for inputs, targets in loader:
+        outputs = model(inputs.to(device))
+        update(criterion(outputs, targets.to(device)), net=model)
+""",
+    "a helper is given predictions beside the loss": """
+def update(loss, outputs, targets):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return nn.functional.binary_cross_entropy(outputs.detach().sigmoid(), targets.sigmoid()).item()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        outputs = model(inputs)
+        loss = criterion(outputs, targets)
+        last = update(loss=loss, outputs=outputs, targets=targets)
+""",
+    "helpers in helpers, in a class": """
+class Trainer:
+    def __init__(self, model):
+        self.model = model.to(device)
+        self.optim = torch.optim.Adam(self.model.parameters(), lr=0.01)
+    def _clip(self):
+        for p in self.model.parameters():
+            p.grad.clamp_(-0.1, 0.1)
+    def _apply(self):
+        self._clip()
+        self.optim.step()
+    def _update(self, loss):
+        self.optim.zero_grad()
+        loss.backward()
+        self._apply()
+    def run(self):
+        for epoch in range(3):
+            for inputs, targets in loader:
+                inputs, targets = inputs.to(device), targets.to(device)
+                loss = criterion(self.model(inputs), targets)
+                if torch.isfinite(loss):
+                    self._update(loss)
+Trainer(model).run()
+""",
+    "a helper for each of two losses": """
+disc = nn.Linear(1, 1).to(device)
+opt_d = torch.optim.SGD(disc.parameters(), lr=0.01)
+bce = nn.BCEWithLogitsLoss()
+def step_d():
+    opt_d.step()
+def step_g():
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        fake = model(inputs)
+        opt_d.zero_grad()
+        d_loss = bce(disc(fake.detach()), torch.zeros_like(targets))
+        d_loss.backward()
+        step_d()
+        optimizer.zero_grad()
+        g_loss = bce(disc(fake), torch.ones_like(targets))
+        g_loss.backward()
+        step_g()
+""",
+    "a helper for two losses": """
+disc = nn.Linear(1, 1).to(device)
+opt_d = torch.optim.SGD(disc.parameters(), lr=0.01)
+bce = nn.BCEWithLogitsLoss()
+def update(loss, opt):
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        fake = model(inputs)
+        update(bce(disc(fake.detach()), torch.zeros_like(targets)), opt_d)
+        update(bce(disc(fake), torch.ones_like(targets)), optimizer)
+""",
+    "a helper for the loss and one for the step": """
+def compute(net, inputs, targets):
+    return criterion(net(inputs), targets)
+def clip_and_step(net, opt):
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    opt.step()
+def train(net, opt, data):
+    for inputs, targets in data:
+        inputs, targets = inputs.to(device), targets.to(device)
+        opt.zero_grad()
+        loss = compute(net, inputs, targets)
+        loss.backward()
+        clip_and_step(net, opt)
+for epoch in range(3):
+    train(model, optimizer, loader)
+""",
+    "a helper steps, and the loop adds to gradients": """
+def clip_and_step(net, opt):
+    opt.step()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        for p in model.parameters():
+            p.grad.add_(p.detach(), alpha=0.01)
+        clip_and_step(model, optimizer)
+""",
+    "the loss is divided in place, and another model runs in the call": """
+def update(loss, size):
+    loss = loss * size
+    loss = loss / 10
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        loss = criterion(model(inputs), targets)
+        update(loss, model(inputs).abs().mean().item())
+""",
+    "a helper that steps last batch's gradients first": """
+def step_first():
+    optimizer.step()
+    optimizer.zero_grad()
+for epoch in range(3):
+    for inputs, targets in loader:
+        inputs, targets = inputs.to(device), targets.to(device)
+        loss = criterion(model(inputs), targets)
+        step_first()
+        loss.backward()
 """,
 }
 #: What is rewritten wrongly so far, with the finding.

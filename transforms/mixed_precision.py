@@ -288,26 +288,26 @@ QW307 validation runs under autocast
 QW310 the optimizer does not step in this function
     What it does: this training step stays as it is.
 
-    Why: the optimizer that this `backward()` feeds is not stepped there, or in several functions,
-    or is not known (kept in a container, made in another file); or a call beside it runs a backward
-    pass of its own. One that is not scaled would weigh 1/65536 of the others, without an error.
+    Why: the optimizer that this `backward()` feeds is stepped neither there, nor in a function that
+    one statement below it calls and nothing else does. Or it steps in several functions, or is not
+    known (kept in a container, made in another file). Or a call beside it runs another backward pass
+    or step: one that is not scaled would weigh 1/65536 of the others, without an error.
 
     Example:
+
+         def update(optimizer):
+             optimizer.step()
+             return optimizer.param_groups[0]["lr"]
 
          for x, y in loader:
              optimizer.zero_grad()
              loss = criterion(model(x.to(device)), y.to(device))
-        -    update(loss, optimizer)
-        -
-        -def update(loss, optimizer):
              loss.backward()
-        -    step(optimizer)
-        -
-        -def step(optimizer):
-             optimizer.step()
+        -    print(update(optimizer))
+        +    update(optimizer)
 
-    What to do: compute the loss, call `backward()` and step in one function, with the optimizer in
-    a variable of its own, and run again.
+    What to do: step in the function that calls `backward()`, or in one that a statement of its own
+    calls, as above, with the optimizer in a variable of its own, and run again.
 
 QW311 the forward pass is not found
     What it does: this training step stays as it is.
@@ -892,7 +892,7 @@ class Options:
 def plan(script: Script, options: Options) -> Plan:
     """Plan mixed precision for every function that calls backward()."""
     forwards = script.forwards()
-    steps = forwards.steps()
+    steps = [forwards.followed(step) for step in forwards.steps()]
     found = []
     if script.manager is not None:
         if steps:
@@ -980,7 +980,8 @@ class _Rewrite:
         self.script, self.forwards, self.step = script, forwards, step
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
         self.trunk = forwards.trunk(step)
-        self.frames = script.placing.frames(step.function)
+        inner = step.function if step.helper is None else self.names.callee(step.helper)
+        self.frames = script.placing.frames(inner)
         self._say = partial(verdict_at, RULE, script)
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
@@ -1121,16 +1122,18 @@ class _Rewrite:
                 "QW310", other, "this call runs a backward pass of its own, so not all could be scaled",
                 "call every backward() of a step in one function",
             )
+        if not step.steps:
+            why = f" ({step.unfollowed})" if step.unfollowed else ""
+            raise Refusal(
+                "QW310", first,
+                f"the optimizer that this backward call feeds does not step in this function{why}",
+                "step it in the function that calls backward()",
+            )
         beside = self.forwards.stepped_beside(step)
         if beside is not None:
             raise Refusal(
-                "QW310", beside, "an optimizer steps here, and backward() runs in a function called beside it",
+                "QW310", beside, "another optimizer of this loop steps here, in another function",
                 "step all that this loss trains in the function that calls backward()",
-            )
-        if not step.steps:
-            raise Refusal(
-                "QW310", first, "the optimizer that this backward call feeds does not step in this function",
-                "step it in the function that calls backward()",
             )
         for stepped in step.steps:
             if stepped.call.args and self.tree.code(stepped.call.args[0].value) != self.tree.code(
@@ -1252,16 +1255,34 @@ class _Rewrite:
         if inner is self.trunk:
             self.edits += edits
             return reference, guarded
-        self.edits += [self._required(e, reference, inner) for e in edits]
+        if not edits and not self._is_seen(companion, site):
+            raise Refusal(
+                "QW324", site.statement, "the scaler cannot be seen where backward() is called",
+                "keep optimizer and training step in one function, or in one class",
+            )
+        functions = [f.function for f in self.frames]
+        below = functions[: functions.index(self.trunk)]
+        self.edits += [
+            self._required(e, reference)
+            if isinstance(e, AddParameter) and e.function in below else e
+            for e in edits
+        ]
         return reference, guarded and home is not self.trunk
 
-    def _required(self, edit: Edit, name: str, helper: cst.CSTNode) -> Edit:
+    def _is_seen(self, companion: Companion, site: Site) -> bool:
+        """Whether the function that calls backward() sees a scaler that its helper sees."""
+        home, function = self.tree.function(site.statement), self.step.function
+        if "." in site.reference:
+            return self.names.method_class(home) is self.names.method_class(function)
+        return home is function or companion.sees(function, home, site.reference)
+
+    def _required(self, edit: AddParameter, name: str) -> Edit:
         """A helper's one caller always gives it the scaler: no round can start without one there."""
-        if not isinstance(edit, AddParameter) or edit.function is not helper:
-            return edit
+        helper = edit.function
         if self.placing.has_optional(helper):
             raise Refusal(
-                "QW324", helper, f"`{helper.name.value}` would need the scaler behind optional parameters",
+                "QW324", helper,
+                f"`{helper.name.value}` would get the scaler behind parameters that may be left out",
                 "give the optimizer and the scaler to it by hand, or keep them in one class",
             )
         return AddParameter(helper, name)
@@ -1379,8 +1400,8 @@ class _Rewrite:
             readers = self._readers_of(stepped)
             if not readers:
                 continue
-            optimizer = self.tree.code(stepped.optimizer)
             self._check_readers(readers, stepped)
+            optimizer = self._optimizer_at(readers[0], stepped)
             self.edits.append(InsertBefore(
                 self._reader_anchor(readers, stepped),
                 f"{scaler}.unscale_({optimizer})\n",
@@ -1394,10 +1415,27 @@ class _Rewrite:
                     "read them after the last backward(), before the step",
                 )
 
+    def _optimizer_at(self, reader: cst.CSTNode, stepped: Stepped) -> str:
+        """The optimizer as the function of a reader names it."""
+        here, function = self.tree.function(reader), self.tree.function(stepped.call)
+        if here is function:
+            return self.tree.code(stepped.optimizer)
+        statement = self.tree.statement(self.step.helper)
+        place = self.placing.before(statement)
+        text = self.placing.expression_at(stepped.optimizer, 0, self.frames, place, statement)
+        if text is None:
+            raise Refusal(
+                "QW324", stepped.call,
+                "the optimizer has no name where gradients are read, above the call that steps",
+                "read gradients in the function that steps",
+            )
+        return text
+
     def _check_readers(self, readers: Sequence[cst.CSTNode], stepped: Stepped) -> None:
-        block = self.tree.block(self.tree.statement(stepped.call))
-        boundary = self.forwards.boundary(stepped.call, self.step.backwards[-1])
         for reader in readers:
+            call = self._run_from(reader, stepped)
+            block = self.tree.block(self.tree.statement(call))
+            boundary = self.forwards.boundary(call, self.step.backwards[-1])
             foreign = self.forwards.foreign_gradient(reader)
             if foreign is not None:
                 raise Refusal(
@@ -1405,13 +1443,18 @@ class _Rewrite:
                     "divide it by scaler.get_scale() by hand",
                 )
             inside = self.tree.is_within(reader, block)
-            if boundary is not None and not inside and self._accumulates(boundary, stepped):
+            if boundary is not None and not inside and (
+                call is not stepped.call or self._accumulates(boundary, stepped)
+            ):
                 raise Refusal(
                     "QW322", reader,
                     "gradients are read on every batch but stepped only on some, so unscaling them is wrong",
                     "read them where the optimizer steps",
                 )
-        jump = self.forwards.jump_between(readers[0], stepped.call)
+        call = self._run_from(readers[0], stepped)
+        jump = self.forwards.jump_between(readers[0], call)
+        if jump is None and call is not stepped.call:
+            jump = self.forwards.jump_between(self.frames[0].function.body.body[0], stepped.call)
         if jump is not None:
             raise Refusal(
                 "QW325", jump, "the batch may be left between reading gradients and the step",
@@ -1420,17 +1463,23 @@ class _Rewrite:
 
     def _readers_of(self, stepped: Stepped) -> list[cst.CSTNode]:
         """The readers between the last backward() above a step and the step."""
-        order = self.tree.order
-        above = [order[b] for b in self.step.backwards if order[b] < order[stepped.call]]
+        at = partial(self.forwards.position, helper=self.step.helper)
+        end = at(stepped.call)
+        above = [at(b) for b in self.step.backwards if at(b) < end]
         above += [
-            order[s.call] for s in self.step.steps
-            if s.training is stepped.training and order[s.call] < order[stepped.call]
+            at(s.call) for s in self.step.steps
+            if s.training is stepped.training and at(s.call) < end
         ]
-        start = max(above, default=0)
+        start = max(above, default=())
         return [
             r for r in self.step.readers
-            if start < order[r] < order[stepped.call] and self._same_path(r, stepped.call)
+            if start < at(r) < end and self._same_path(r, self._run_from(r, stepped))
         ]
+
+    def _run_from(self, node: cst.CSTNode, stepped: Stepped) -> cst.Call:
+        """The call by which a node's function steps: the step itself, or that of a helper."""
+        same = self.tree.function(node) is self.tree.function(stepped.call)
+        return stepped.call if same else self.step.helper
 
     def _same_path(self, reader: cst.CSTNode, step: cst.CSTNode) -> bool:
         """The reader does not stand in another branch of an `if` than the step."""
@@ -1438,7 +1487,8 @@ class _Rewrite:
 
     def _reader_anchor(self, readers: Sequence[cst.CSTNode], stepped: Stepped) -> cst.CSTNode:
         """The first reader; the condition around it where another reads after that."""
-        block = self.tree.block(self.tree.statement(stepped.call))
+        call = self._run_from(readers[0], stepped)
+        block = self.tree.block(self.placing.after_all([readers[0], call]))
         if len(readers) == 1 and not self.placing.in_inner_loop(readers[0], block):
             return readers[0]
         return self.placing.ancestor_in(readers[0], block) or readers[0]

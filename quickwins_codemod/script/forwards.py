@@ -86,6 +86,8 @@ class TrainingStep:
     readers: statements between backward and step that read gradients, in the order they run in.
     scaler: the scaler's name where backward is scaled already.
     outer: the call that gives this function the loss, where that is computed there.
+    helper: the call of the function that steps, where that is another one. unfollowed: in words,
+    why a function that steps is not followed.
     """
 
     function: cst.CSTNode
@@ -95,6 +97,8 @@ class TrainingStep:
     scaler: str | None
     under_autocast: bool
     outer: cst.Call | None = None
+    helper: cst.Call | None = None
+    unfollowed: str = ""
 
     @property
     def ends(self) -> tuple[cst.Call, ...]:
@@ -111,6 +115,7 @@ class Forwards:
         self.conditions = Conditions(script.tree, script.names)
         self.helpers = Helpers(script.tree, script.names)
         self.sites = frozenset(site for t in script.trainings for site in t.sites)
+        self.backwards = frozenset(c for c in self.tree.all(cst.Call) if self.is_backward(c))
         self.models = self._models()
 
     # -- models -------------------------------------------------------------------------------
@@ -233,28 +238,95 @@ class Forwards:
         return isinstance(call.func, cst.Attribute) and call.func.attr.value == "backward"
 
     def _step(self, function: cst.CSTNode, backwards: list[cst.Call]) -> TrainingStep:
-        stepped = []
+        scaler = next((s for b in backwards if (s := self.scaler(b)) is not None), None)
+        region = self.region(backwards[0])
+        outer = region.call if isinstance(region, Region) else None
+        around = [function] if outer is None else [function, self.tree.function(outer)]
+        under_autocast = any(self._has_autocast(f) for f in around)
+        stepped = self._steps_in(function)
+        return TrainingStep(
+            function=function,
+            backwards=tuple(backwards),
+            steps=tuple(stepped),
+            readers=tuple(self._readers(backwards, stepped)),
+            scaler=scaler,
+            under_autocast=under_autocast,
+            outer=outer,
+        )
+
+    def followed(self, step: TrainingStep) -> TrainingStep:
+        """A step with what a function does for it that is called below backward() and steps."""
+        if step.steps or step.scaler is not None or step.under_autocast:
+            return step
+        helper = self._stepping_helper(step.function, step.backwards)
+        if isinstance(helper, str):
+            return replace(step, unfollowed=helper)
+        stepped = self._steps_in(self.names.callee(helper))
+        readers = tuple(self._readers(step.backwards, stepped, helper))
+        return replace(step, steps=tuple(stepped), readers=readers, helper=helper)
+
+    def _steps_in(self, function: cst.CSTNode | None) -> list[Stepped]:
+        """The steps that stand in a function itself, in source order."""
+        found = []
         for training in self.script.trainings:
             made = frozenset(training.optimizer.creations)
             for site in training.sites:
                 if self.tree.function(site) is function:
                     direct = bool(self.names.creations(site.func.value) & made)
                     node = site.func.value if direct else site.args[0].value
-                    stepped.append(Stepped(site, node, training))
-        stepped.sort(key=lambda s: self.tree.order[s.call])
-        scalers = [self.scaler(b) for b in backwards]
-        region = self.region(backwards[0])
-        outer = region.call if isinstance(region, Region) else None
-        around = [function] if outer is None else [function, self.tree.function(outer)]
-        return TrainingStep(
-            function=function,
-            backwards=tuple(backwards),
-            steps=tuple(stepped),
-            readers=tuple(self._readers(backwards, stepped)),
-            scaler=next((s for s in scalers if s is not None), None),
-            under_autocast=any(self._has_autocast(f) for f in around),
-            outer=outer,
-        )
+                    found.append(Stepped(site, node, training))
+        return sorted(found, key=lambda s: self.tree.order[s.call])
+
+    def _stepping_helper(
+        self, function: cst.CSTNode, backwards: Sequence[cst.Call]
+    ) -> cst.Call | str:
+        """The call, below the last backward(), of a function that steps; in words why it is none."""
+        calls = [
+            c for c in self.tree.all(cst.Call)
+            if self.tree.function(c) is function
+            and (h := self.names.callee(c)) is not None
+            and self._steps_in(h)
+        ]
+        helpers = list(dict.fromkeys(self.names.callee(c) for c in calls))
+        if len(helpers) != 1:
+            named = " and ".join(f"`{h.name.value}`" for h in helpers)
+            return f"it steps in {named}" if named else ""
+        helper, call = helpers[0], calls[0]
+        name = f"`{helper.name.value}`"
+        only = self.helpers.only_call(helper)
+        if isinstance(only, str):
+            return only
+        statement = self.tree.statement(call)
+        if not (isinstance(statement, cst.Expr) and statement.value is call):
+            return f"the value of {name} is used"
+        if self.tree.order[call] < max(self.tree.order[b] for b in backwards):
+            return f"{name} is called before backward()"
+        for loop in self.helpers.loops(call, function):
+            if not all(self.tree.is_within(b, loop) for b in backwards):
+                return f"{name} is called in a loop of its own"
+        if any(self.reads_gradients(n) for a in call.args for n in walk(a.value)):
+            return f"{name} is given gradients"
+        for stepped in self._steps_in(helper):
+            if stepped.optimizer is not stepped.call.func.value:
+                return f"{name} steps through another object"
+            if self.helpers.loops(stepped.call, helper):
+                return f"{name} steps in a loop"
+            for condition in self.tree.ancestors(stepped.call):
+                if condition is helper:
+                    break
+                if isinstance(condition, cst.If) and not self.asks_of_gradients(condition):
+                    return f"{name} steps under a condition of its own"
+                if isinstance(condition, cst.If) and any(
+                    isinstance(n, (cst.Return, cst.Raise)) for n in walk(condition)
+                ):
+                    return f"{name} may end under the condition that it steps under"
+        return call
+
+    def position(self, node: cst.CSTNode, helper: cst.Call | None) -> tuple[int, ...]:
+        """For comparing when nodes run: those in a called function where the call stands."""
+        order = self.tree.order[node]
+        inside = helper is not None and self.tree.function(node) is self.names.callee(helper)
+        return (self.tree.order[helper], order) if inside else (order,)
 
     def trunk(self, step: TrainingStep) -> cst.CSTNode:
         """The function that runs the model: that of backward(), or the one that gives it the loss."""
@@ -327,21 +399,25 @@ class Forwards:
         """A method of a model that is no forward pass: `model.train()`."""
         return isinstance(call.func, cst.Attribute) and call.func.attr.value in _PLAIN_METHODS
 
-    def _readers(self, backwards: list[cst.Call], steps: list[Stepped]) -> Iterator[cst.CSTNode]:
+    def _readers(
+        self,
+        backwards: Sequence[cst.Call],
+        steps: Sequence[Stepped],
+        helper: cst.Call | None = None,
+    ) -> Iterator[cst.CSTNode]:
         """Small statements between the first backward and the last step that read gradients."""
         if not steps:
             return
-        first = min(self.tree.order[b] for b in backwards)
-        last = max(self.tree.order[s.call] for s in steps)
+        functions = [self.tree.function(backwards[0]), self.tree.function(steps[0].call)]
+        first = min(self.position(b, helper) for b in backwards)
+        last = max(self.position(s.call, helper) for s in steps)
         seen: set[cst.CSTNode] = set()
         for kind in (cst.Call, cst.Attribute):
             for node in self.tree.all(kind):
-                if first < self.tree.order[node] < last and self.reads_gradients(node):
-                    statement = self.tree.statement(node)
-                    function = self.tree.function(node)
-                    if function is self.tree.function(backwards[0]) and statement not in seen:
-                        seen.add(statement)
-        yield from sorted(seen, key=self.tree.order.__getitem__)
+                if node is not helper and self.tree.function(node) in functions:
+                    if first < self.position(node, helper) < last and self.reads_gradients(node):
+                        seen.add(self.tree.statement(node))
+        yield from sorted(seen, key=lambda node: self.position(node, helper))
 
     def reads_gradients(self, node: cst.CSTNode, depth: int = 0) -> bool:
         if isinstance(node, cst.Attribute):
@@ -399,18 +475,20 @@ class Forwards:
                 return node
         if step.outer is None:
             return None
-        every = frozenset(c for c in self.tree.all(cst.Call) if self.is_backward(c))
         beside = self.helpers.beside(step.outer)
-        return next((c for c in beside if self.helpers.runs(c, every)), None)
+        return next((c for c in beside if self.helpers.runs(c, self.backwards)), None)
 
     def stepped_beside(self, step: TrainingStep) -> cst.Call | None:
-        """A call that steps another optimizer, where a loss is given to the function that steps."""
+        """A call, in the loop of a step, that steps an optimizer which is none of this step's."""
         others = self.sites - {s.call for s in step.steps}
-        beside = self.helpers.beside(step.outer) if step.outer is not None else ()
-        return next((c for c in beside if self.helpers.runs(c, others)), None)
+        for call in (*step.backwards, step.outer, step.helper):
+            for other in self.helpers.beside(call) if call is not None else ():
+                if other not in (step.outer, step.helper) and self.helpers.runs(other, others):
+                    return other
+        return None
 
     def jump_between(self, first: cst.CSTNode, last: cst.CSTNode) -> cst.CSTNode | None:
-        """A continue, break, return or raise between two statements of one function."""
+        """A continue, break, return or raise between two nodes of one function."""
         start, end = self.tree.order[first], self.tree.order[last]
         for kind in (cst.Continue, cst.Break, cst.Return, cst.Raise):
             for node in self.tree.all(kind):
@@ -448,7 +526,7 @@ class Forwards:
     def _computed(
         self, backward: cst.Call, loss: cst.BaseExpression, statement: cst.CSTNode
     ) -> Region | Problem:
-        """The region above a statement that takes the loss, or above a test of the loss around it."""
+        """The region above a statement that takes the loss, or a test of the loss around it."""
         found = self._above(backward, loss, statement)
         guard = self._guard_of_loss(statement, loss)
         if isinstance(found, Problem) and guard is not None:
@@ -461,7 +539,7 @@ class Forwards:
         """The region above the one call that gives backward()'s function the loss."""
         function = self.tree.function(backward)
         name = self._parameter_of(loss, function)
-        if name is None or sum(self.tree.function(b) is function for b in self._backwards()) > 1:
+        if name is None or sum(self.tree.function(b) is function for b in self.backwards) > 1:
             return None
         whole = self._guard_of_loss(statement, loss) or statement
         call = self.helpers.only_call(function)
@@ -484,9 +562,6 @@ class Forwards:
         if isinstance(found, Problem):
             return found
         return replace(found, loss=loss, call=call, argument=argument)
-
-    def _backwards(self) -> list[cst.Call]:
-        return [c for c in self.tree.all(cst.Call) if self.is_backward(c)]
 
     def _runs_forward(self, node: cst.CSTNode) -> bool:
         return any(isinstance(n, cst.Call) and self.is_forward(n) for n in walk(node))
@@ -564,7 +639,7 @@ class Forwards:
 
     def _ends_region(self, statement: cst.CSTNode) -> bool:
         """It runs a backward pass or steps an optimizer, which must not happen under autocast."""
-        ends = {*self.sites, *self._backwards()}
+        ends = self.sites | self.backwards
         return any(isinstance(n, cst.Call) and self.helpers.runs(n, ends) for n in walk(statement))
 
     def _guard_of_loss(self, statement: cst.CSTNode, loss: cst.BaseExpression) -> cst.If | None:
@@ -1091,7 +1166,7 @@ class Forwards:
         """The outermost `if` around a step that does not hold the backward call as well."""
         found = None
         for ancestor in self.tree.ancestors(step):
-            if self.tree.is_within(backward, ancestor):
+            if isinstance(ancestor, cst.FunctionDef) or self.tree.is_within(backward, ancestor):
                 return found
             if isinstance(ancestor, cst.If):
                 found = ancestor

@@ -1,8 +1,8 @@
-"""Functions of a script that one call leads to, so that they can be read as a part of its caller."""
+"""Functions of a script that one call alone runs, and that are read as a part of its caller."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import libcst as cst
 
@@ -17,6 +17,7 @@ class Helpers:
 
     def __init__(self, tree: Tree, names: Names) -> None:
         self.tree, self.names = tree, names
+        self._calls: dict[cst.FunctionDef, set[cst.Call]] = {}
 
     def only_call(self, function: cst.FunctionDef) -> cst.Call | str:
         """The one call of a function in its file, or in words why there is not just one."""
@@ -51,21 +52,31 @@ class Helpers:
         return found
 
     def beside(self, call: cst.Call) -> Iterator[cst.Call]:
-        """The other calls that run where a call does: in the outermost loop around it, or its function."""
+        """The other calls in the outermost loop around a call, or in its function."""
         function = self.tree.function(call)
         around = [*self.loops(call, function), function]
         for node in walk(around[-2] if len(around) > 1 else function):
-            if isinstance(node, cst.Call) and node is not call and self.tree.function(node) is function:
-                yield node
+            if isinstance(node, cst.Call) and node is not call:
+                if self.tree.function(node) is function:
+                    yield node
 
-    def runs(self, call: cst.Call, wanted: Collection[cst.Call], depth: int = 0) -> bool:
+    def runs(self, call: cst.Call, wanted: frozenset[cst.Call]) -> bool:
         """Whether a call is one of some calls, or of a function of the file that runs one."""
-        if call in wanted:
-            return True
         helper = self.names.callee(call)
-        return helper is not None and depth < 4 and any(
-            self.runs(n, wanted, depth + 1) for n in walk(helper.body) if isinstance(n, cst.Call)
-        )
+        return call in wanted or helper is not None and not wanted.isdisjoint(self._below(helper))
+
+    def _below(self, function: cst.FunctionDef) -> set[cst.Call]:
+        """Every call in a function, and in those of the file that it calls."""
+        if function not in self._calls:
+            found, functions = set[cst.Call](), [function]
+            for inner in functions:
+                for call in self.tree.calls_within(inner.body):
+                    found.add(call)
+                    helper = self.names.callee(call)
+                    if helper is not None and helper not in functions:
+                        functions.append(helper)
+            self._calls[function] = found
+        return self._calls[function]
 
     def _owner(self, function: cst.FunctionDef) -> cst.ClassDef | None:
         """The class in whose body a function stands, static methods included."""

@@ -559,8 +559,9 @@ class Placing:
 
     def has_optional(self, function: cst.CSTNode) -> bool:
         """Whether a function has a parameter that may be left out, `*args` among them."""
-        starred = isinstance(function, cst.FunctionDef) and isinstance(function.params.star_arg, cst.Param)
-        return starred or any(optional for _, optional in self.parameters(function))
+        if isinstance(function, cst.FunctionDef) and isinstance(function.params.star_arg, cst.Param):
+            return True
+        return any(optional for _, optional in self.parameters(function))
 
     def is_parameter(self, node: cst.BaseExpression, function: cst.CSTNode) -> bool:
         """Whether an expression is what a function was given, and not set by itself."""
