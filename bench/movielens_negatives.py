@@ -1,7 +1,8 @@
 """What hard negatives give on MovieLens-100k: ranking, RMSE and time, without them and with them.
 
 usage: python bench/movielens_negatives.py [--work FOLDER] [--seeds N] [--loops NAME …]
-                                           [--arms NAME …] [--scale S] [--time]
+                                           [--arms NAME …] [--scale S] [--pool P]
+                                           [--time]
 
 Trains small models on one thread, every run of one seed on the same split, first weights and batch
 order, and prints Markdown tables with mean and standard deviation over the seeds. FOLDER keeps the
@@ -10,7 +11,7 @@ run, so that an interrupted bench goes on where it stopped; empty it after a cha
 
     random    loops with sampled negatives: uniform draws that are never a train item of the user;
               regression: the ranking term with a pool of one
-    mined     the same with the defaults of HardNegatives
+    mined     the same with the defaults of HardNegatives, but for scale and pool where given
     without   regression alone
     liked     as mined, with the rows of liked items only as positives of the ranking term
 
@@ -219,7 +220,9 @@ class Epoch:
 class Training:
     """One arm of one loop under one seed, trained epoch by epoch."""
 
-    def __init__(self, loop: Loop, arm: str, data: Split, seed: int, scale: float) -> None:
+    def __init__(
+        self, loop: Loop, arm: str, data: Split, seed: int, scale: float, pool: int | None
+    ) -> None:
         torch.manual_seed(seed)
         self.loop, self.data = loop, data
         self.model = loop.model(data.n_users, data.n_items, loop.activation)
@@ -233,7 +236,7 @@ class Training:
                 (train.users, train.items),
                 low=0,
                 high=data.n_items,
-                pool_size=1 if arm == "random" else None,
+                pool_size=1 if arm == "random" else pool,
                 positives="liked" if arm == "liked" else "all",
                 scale=scale,
                 validation=(validation.users, validation.items),
@@ -297,9 +300,11 @@ class Training:
         return float(mse_loss(outputs, part.stars).sqrt())
 
 
-def run(loop: Loop, arm: str, data: Split, seed: int, scale: float) -> list[Epoch]:
+def run(
+    loop: Loop, arm: str, data: Split, seed: int, scale: float, pool: int | None
+) -> list[Epoch]:
     """Train to the end, or until neither NDCG nor RMSE has improved on validation for long."""
-    training = Training(loop, arm, data, seed, scale)
+    training = Training(loop, arm, data, seed, scale, pool)
     epochs: list[Epoch] = []
     while len(epochs) < loop.epochs:
         training.epoch()
@@ -326,7 +331,7 @@ def popularity(data: Split) -> Epoch:
 
 
 def key(record: dict[str, Any]) -> tuple[object, ...]:
-    return tuple(record[name] for name in ("loop", "arm", "scale", "seed"))
+    return tuple(record[name] for name in ("loop", "arm", "scale", "pool", "seed"))
 
 
 def finished(path: Path) -> dict[tuple[object, ...], list[Epoch]]:
@@ -338,7 +343,11 @@ def finished(path: Path) -> dict[tuple[object, ...], list[Epoch]]:
 
 
 def table(
-    runs: dict[tuple[object, ...], list[Epoch]], loops: Iterable[str], scale: float, seeds: int
+    runs: dict[tuple[object, ...], list[Epoch]],
+    loops: Iterable[str],
+    scale: float,
+    pool: int | None,
+    seeds: int,
 ) -> list[str]:
     """Markdown: a row for each arm of which all seeds are there; differences are seed by seed."""
     lines = [
@@ -348,9 +357,9 @@ def table(
     for name in [POPULARITY, *loops]:
         arms = ("",) if name == POPULARITY else LOOPS[name].arms
         found = {
-            arm: [runs[name, arm, scale, seed] for seed in range(seeds)]
+            arm: [runs[name, arm, scale, pool, seed] for seed in range(seeds)]
             for arm in arms
-            if all((name, arm, scale, seed) in runs for seed in range(seeds))
+            if all((name, arm, scale, pool, seed) in runs for seed in range(seeds))
         }
         for arm, trained in found.items():
             at = [epochs[best_ndcg(epochs)] for epochs in trained]
@@ -375,12 +384,12 @@ def spread(values: list[float], form: str) -> str:
     return f"{statistics.mean(values):{form}} ± {deviation:.3f}"
 
 
-def times(data: Split, loops: Iterable[str], scale: float) -> list[str]:
+def times(data: Split, loops: Iterable[str], scale: float, pool: int | None) -> list[str]:
     """Markdown: the median time of an epoch of each arm as a ratio to the loop's first arm."""
     lines = ["| loop | arm | time of an epoch |", "|---|---|---|"]
     for name in loops:
         arms = LOOPS[name].arms
-        parts = {arm: Training(LOOPS[name], arm, data, 0, scale).epoch for arm in arms}
+        parts = {arm: Training(LOOPS[name], arm, data, 0, scale, pool).epoch for arm in arms}
         medians = measure(parts, ROUNDS)
         for arm in arms:
             lines.append(f"| {name} | {arm} | {medians[arm] / medians[arms[0]]:.2f} |")
@@ -400,6 +409,7 @@ def main() -> None:
         "--arms", nargs="+", metavar="NAME", choices=["without", "random", "mined", "liked"]
     )
     parser.add_argument("--scale", type=float, default=20.0)
+    parser.add_argument("--pool", type=int)
     parser.add_argument("--time", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -412,20 +422,21 @@ def main() -> None:
 def bench(options: argparse.Namespace, work: Path) -> None:
     ratings = load(work)
     if options.time:
-        print("\n".join(times(split(ratings, 0), options.loops, options.scale)))
+        print("\n".join(times(split(ratings, 0), options.loops, options.scale, options.pool)))
         return
     path = work / "runs.jsonl"
     runs = finished(path)
     for seed in range(options.seeds):
         data = split(ratings, seed)
-        runs[POPULARITY, "", options.scale, seed] = [popularity(data)]
+        runs[POPULARITY, "", options.scale, options.pool, seed] = [popularity(data)]
         for name in options.loops:
             for arm in LOOPS[name].arms:
-                record = {"loop": name, "arm": arm, "scale": options.scale, "seed": seed}
+                record = {"loop": name, "arm": arm, "scale": options.scale}
+                record |= {"pool": options.pool, "seed": seed}
                 if key(record) in runs or (options.arms and arm not in options.arms):
                     continue
                 start = time.perf_counter()
-                epochs = run(LOOPS[name], arm, data, seed, options.scale)
+                epochs = run(LOOPS[name], arm, data, seed, options.scale, options.pool)
                 runs[key(record)] = epochs
                 print(
                     f"{name}, {arm}, seed {seed}: {len(epochs)} epochs,"
@@ -436,7 +447,7 @@ def bench(options: argparse.Namespace, work: Path) -> None:
                 with path.open("a", encoding="utf-8") as file:
                     record["epochs"] = [asdict(epoch) for epoch in epochs]
                     file.write(json.dumps(record) + "\n")
-    print("\n".join(["", *table(runs, options.loops, options.scale, options.seeds)]))
+    print("\n".join(["", *table(runs, options.loops, options.scale, options.pool, options.seeds)]))
 
 
 if __name__ == "__main__":
