@@ -122,6 +122,15 @@ def test_a_repair_that_is_not_wanted_leaves_the_others(code, tmp_path):
     assert amp.codes(left, "already") == ["QW300"]
 
 
+def test_a_helper_that_another_file_may_call_keeps_its_parameters(tmp_path):
+    source = (amp.PAIRS / "step_in_function.in.py").read_bytes()
+    assert amp.codes(amp.look_at(source, tmp_path), "applied") == ["QW301"]
+
+    (tmp_path / "other.py").write_text("from train import clip_and_step\n")
+    outcome = amp.look_at(source, tmp_path)
+    assert amp.codes(outcome) == ["QW324"] and outcome.after is None
+
+
 def test_every_input_has_an_output():
     outputs = sorted(amp.PAIRS.glob("*.out.py"))
 

@@ -1285,6 +1285,12 @@ class _Rewrite:
                 f"`{helper.name.value}` would get the scaler behind parameters that may be left out",
                 "give the optimizer and the scaler to it by hand, or keep them in one class",
             )
+        neighbours, called = self.script.neighbours, helper.name.value
+        if neighbours is not None and neighbours.mention(neighbours.script.stem, called):
+            raise Refusal(
+                "QW324", helper, f"`{called}` would need the scaler, and another file may call it too",
+                "give the scaler to it by hand, or keep optimizer and training step in one class",
+            )
         return AddParameter(helper, name)
 
     def _device_code(self) -> str:

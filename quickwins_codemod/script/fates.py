@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +10,6 @@ import libcst as cst
 from quickwins_codemod.script.facts import Script
 from quickwins_codemod.script.tabledraws import attribute, trains, word
 from quickwins_codemod.script.tree import LOOPS, walk
-
-#: Folders that hold no code of the repository's own.
-_FOREIGN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
 
 
 @dataclass(frozen=True)
@@ -77,22 +72,7 @@ class Fates:
     def _is_named_elsewhere(self, name: str) -> bool:
         """Whether another file of the repository has the name of a function in it."""
         neighbours = self.script.neighbours
-        if neighbours is None:
-            return True
-        wanted = re.compile(rb"\b" + name.encode() + rb"\b")
-        for folder, folders, files in os.walk(neighbours.root):
-            folders[:] = [f for f in folders if not f.startswith(".") and f not in _FOREIGN]
-            for file in files:
-                path = os.path.join(folder, file)
-                if not file.endswith((".py", ".ipynb")) or path == str(neighbours.script):
-                    continue
-                try:
-                    with open(path, "rb") as stream:
-                        if wanted.search(stream.read()):
-                            return True
-                except OSError:
-                    return True
-        return False
+        return neighbours is None or neighbours.mention(name)
 
     def _in_training(self, call: cst.Call) -> bool:
         return any(isinstance(a, LOOPS) and trains(a) for a in self.tree.ancestors(call))

@@ -8,6 +8,7 @@ which costs a tenth of libcst's parse, and only when a script asks.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,9 @@ LOADER = re.compile(
     r"|dgl\.dataloading\.(DataLoader|GraphDataLoader|NodeDataLoader|EdgeDataLoader)"
     r"|monai\.data\.(\w+\.)?DataLoader)$"
 )
+
+#: Folders that hold no code of the repository's own.
+_FOREIGN = {"__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist"}
 
 
 class Neighbours:
@@ -62,6 +66,24 @@ class Neighbours:
         """The text of one module of the repository, by its dotted name as it is imported."""
         path = self._find(module) if module.strip(".") else None
         return _text(path) if path is not None else None
+
+    def mention(self, *words: str) -> bool:
+        """Whether another file of the repository has all of these words in it."""
+        wanted = [re.compile(rb"\b" + word.encode() + rb"\b") for word in words]
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = [f for f in folders if not f.startswith(".") and f not in _FOREIGN]
+            for file in files:
+                path = os.path.join(folder, file)
+                if not file.endswith((".py", ".ipynb")) or path == str(self.script):
+                    continue
+                try:
+                    with open(path, "rb") as stream:
+                        text = stream.read()
+                except OSError:
+                    return True
+                if all(word.search(text) for word in wanted):
+                    return True
+        return False
 
     def is_harmless(self, dotted: str) -> bool:
         """Whether a function of the repository neither steps anything nor touches a rate."""
