@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -267,19 +268,28 @@ def _arguments(call: cst.Call, function: cst.FunctionDef) -> dict[str, cst.BaseE
     return given
 
 
+@lru_cache(maxsize=256)
 def imported_class(neighbours: Neighbours, dotted: str) -> tuple[Lookups, cst.ClassDef] | None:
     """A class that a script imports from a module of its repository, with that module's names."""
-    text = neighbours.source(dotted.rpartition(".")[0])
-    if text is None:
+    module, _, wanted = dotted.rpartition(".")
+    text = neighbours.source(module)
+    if text is None or f"class {wanted}" not in text:
         return None
+    lookups = _lookups(text)
+    if lookups is None:
+        return None
+    classes = lookups.tree.all(cst.ClassDef)
+    owner = next((c for c in classes if c.name.value == wanted), None)
+    return (lookups, owner) if owner is not None else None
+
+
+@lru_cache(maxsize=32)  # scripts of one repository import the same modules
+def _lookups(text: str) -> Lookups | None:
     try:
         tree = Tree(cst.parse_module(text))
     except (cst.ParserSyntaxError, RecursionError):
         return None
-    names = Names(tree)
-    wanted = dotted.rpartition(".")[2]
-    owner = next((c for c in tree.all(cst.ClassDef) if c.name.value == wanted), None)
-    return (Lookups(tree, names), owner) if owner is not None else None
+    return Lookups(tree, Names(tree))
 
 
 def depends_on(expression: cst.BaseExpression, function: cst.FunctionDef, names: Names) -> set[str]:
