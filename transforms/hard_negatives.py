@@ -1169,9 +1169,9 @@ class _Mining:
             elif isinstance(statement, libcst.AugAssign) and isinstance(
                 statement.operator, libcst.DivideAssign
             ):
-                divisor = f" / {_operand(self.tree.code(statement.value))}"
+                divisor = f" / {self.placing.operand(self.tree.code(statement.value))}"
             elif assignment.value is not None and self._divided(assignment.value, variable):
-                divisor = f" / {_operand(self.tree.code(assignment.value.right))}"
+                divisor = f" / {self.placing.operand(self.tree.code(assignment.value.right))}"
             elif assignment.value is not None and self._made_of(assignment.value, losses):
                 rated = True
             elif not self._adds_to(assignment, variable):
@@ -1461,10 +1461,6 @@ class _Mining:
 _METHODS = {"mine", "ranking_loss", "mask_in_batch"}
 _LOGIT_NAMES = ("masked_logits", "hard_logits", "quickwins_logits")
 _TERM_NAMES = ("ranking_loss", "ranking_term", "quickwins_ranking_loss")
-
-
-def _operand(code: str) -> str:
-    return code if code.replace(".", "").replace("_", "").isalnum() else f"({code})"
 
 
 class _Table:

@@ -1190,16 +1190,18 @@ class _Rewrite:
             if text is None:
                 self.missing = self.tree.code(boundary.divisor)
                 return None
-            divisor = _operand(text)
+            divisor = self.placing.operand(text)
+        one, whole = self.placing.operand(batches), batches
+        if stepping.epochs:
+            whole = f"{one} * {self.placing.operand(epochs)}"
         per_epoch = {
             "every": batches,
-            "floor": f"{_operand(batches)} // {divisor}",
-            "ceil": f"({_operand(batches)} + {divisor} - 1) // {divisor}",
-            "start": f"({_operand(batches)} + {divisor} - 1) // {divisor}",
-            "counter": f"{_operand(batches)} * {_operand(epochs)} // {divisor}",
+            "floor": f"{one} // {divisor}",
+            "ceil": f"({one} + {divisor} - 1) // {divisor}",
+            "start": f"({one} + {divisor} - 1) // {divisor}",
+            "counter": f"{one} * {self.placing.operand(epochs)} // {divisor}",
         }[boundary.kind]
         if limit:
-            whole = f"{_operand(batches)} * {_operand(epochs)}" if stepping.epochs else batches
             counts = [f"total_steps=min({whole}, {limit})"]
         elif stepping.epochs is None or boundary.kind == "counter":
             counts = [f"total_steps={per_epoch}"]
@@ -1456,9 +1458,10 @@ class _Rewrite:
             ))
             return ""
         less = "".join(p for p in stepping.epochs.done.parts[1:] if isinstance(p, str))
+        operand = self.placing.operand
         return (
             "else:  # saved before OneCycle was there\n"
-            f"    {reference}.resume_at({_operand(done + less)} * {_operand(per_epoch)})\n"
+            f"    {reference}.resume_at({operand(done + less)} * {operand(per_epoch)})\n"
         )
 
     def _steps_per_epoch(self, site: Site) -> str | None:
@@ -1481,9 +1484,8 @@ class _Rewrite:
                 "call scheduler.resume_at(optimizer steps done) before this loop",
             ))
             return
-        self.edits.append(InsertBefore(
-            outer, f"{site.reference}.resume_at({_operand(done)} * {_operand(per_epoch)})\n"
-        ))
+        steps = f"{self.placing.operand(done)} * {self.placing.operand(per_epoch)}"
+        self.edits.append(InsertBefore(outer, f"{site.reference}.resume_at({steps})\n"))
 
     def _logged(self, stepping: Stepping, site: Site) -> None:
         """Log the rate per batch where the script logs per batch and does not log it yet."""
@@ -1590,17 +1592,6 @@ class _Rewrite:
             "t_0", "t_mult", "min_lr", "cycle",
         )
         return any(word in name for word in words)
-
-
-def _operand(text: str) -> str:
-    """Parentheses around a text that has an operator outside brackets."""
-    depth = 0
-    for character in text:
-        depth += character in "([{"
-        depth -= character in ")]}"
-        if depth == 0 and character == " ":
-            return f"({text})"
-    return text
 
 
 def _call(head: str, arguments: Sequence[str], indent: int, length: int, unit: str) -> str:

@@ -64,8 +64,12 @@ class Placing:
             if text is None:
                 return None
             atomic = _is_atomic(part) or _is_wrapped(count.parts, part)
-            pieces.append(text if atomic or _is_simple(text) else f"({text})")
+            pieces.append(text if atomic else self.operand(text))
         return "".join(pieces)
+
+    def operand(self, text: str) -> str:
+        """An expression's text with parentheses, unless it binds as closely as any operator."""
+        return text if _is_simple(text) else f"({text})"
 
     def count_code(self, count: Count) -> str:
         """A count as it reads where it was found."""
@@ -118,7 +122,7 @@ class Placing:
             text = self._inlined(value, loop, depth + 1)
             if text is None:
                 return None
-            replaced[name] = text if _is_simple(text) else f"({text})"
+            replaced[name] = self.operand(text)
         return self._substituted(node, replaced)
 
     def _carried(
@@ -172,7 +176,7 @@ class Placing:
         return isinstance(node, cst.Call) and self.tree.code(node.func) == "len"
 
     def _parenthesised(self, text: str | None, node: cst.BaseExpression) -> str | None:
-        return text if text is None or _is_simple(text) else f"({text})"
+        return None if text is None else self.operand(text)
 
     def _receiver(
         self, call: cst.Call, function: cst.FunctionDef, level: int, goal: int, frames: Sequence[Frame]
