@@ -42,13 +42,14 @@ def look_at(
     select: tuple[str, ...] = ("amp",),
     file: str = "train.py",
     ignore: tuple[str, ...] = (),
+    rule: str = "amp",
     **options: object,
 ) -> FileOutcome:
-    """What the tool says of one file that stands alone in a folder. options: of the rule amp."""
+    """What the tool says of one file that stands alone in a folder. options: of a rule."""
     path = folder / file
     path.write_bytes(source if isinstance(source, bytes) else source.encode())
     rules = {
-        t.rule: t.options_type(**(options if t.rule == "amp" else {})) for t in all_transforms()
+        t.rule: t.options_type(**(options if t.rule == rule else {})) for t in all_transforms()
     }
     settings = Settings(rules=rules, select=select, ignore=ignore)
     context = pipeline.Context(folder.resolve(), folder.resolve(), settings)

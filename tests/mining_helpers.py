@@ -8,39 +8,22 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quickwins_codemod import bundle, pipeline
-from quickwins_codemod.settings import Settings
-from quickwins_codemod.transform import all_transforms
+import amp_helpers
+from amp_helpers import FIXTURES, codes, said
+
+from quickwins_codemod import bundle
 from quickwins_codemod.verdict import FileOutcome
 
-FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+__all__ = ["PAIRS", "REFUSED", "Mined", "Record", "codes", "look_at", "said", "train"]
+
 PAIRS = FIXTURES / "pairs" / "hard_negatives"
 REFUSED = FIXTURES / "refused" / "hard_negatives"
 RULE = "hard-negatives"
 
 
-def look_at(
-    source: str | bytes, folder: Path, select: tuple[str, ...] = (RULE,), file: str = "train.py", **options
-) -> FileOutcome:
+def look_at(source: str | bytes, folder: Path, select: tuple[str, ...] = (RULE,), **options) -> FileOutcome:
     """What the tool says of one file that stands alone in a folder; options: of this rule."""
-    path = folder / file
-    path.write_bytes(source if isinstance(source, bytes) else source.encode())
-    rules = {t.rule: t.options_type(**(options if t.rule == RULE else {})) for t in all_transforms()}
-    context = pipeline.Context(
-        folder.resolve(), folder.resolve(), Settings(rules=rules, select=select)
-    )
-    outcome = pipeline.process(path.resolve(), context)
-    if outcome is None:
-        return FileOutcome(file, "unchanged", before=path.read_bytes())
-    return outcome
-
-
-def said(outcome: FileOutcome) -> list[str]:
-    return [f"{v.line}: {v.status} {v.code} {v.message}" for v in outcome.verdicts]
-
-
-def codes(outcome: FileOutcome, *statuses: str) -> list[str]:
-    return [v.code for v in outcome.verdicts if not statuses or v.status in statuses]
+    return amp_helpers.look_at(source, folder, select, rule=RULE, **options)
 
 
 @dataclass

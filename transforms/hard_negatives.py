@@ -639,7 +639,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.companion import Companion, Site, Unreachable
@@ -660,6 +660,7 @@ from quickwins_codemod.verdict import Verdict
 if TYPE_CHECKING:
     import libcst as cst
 
+    from quickwins_codemod.script.batches import Column
     from quickwins_codemod.script.negatives import (
         InBatch,
         Pointwise,
@@ -668,6 +669,7 @@ if TYPE_CHECKING:
         Rated,
         Sampled,
     )
+    from quickwins_codemod.script.placing import Place
     from quickwins_codemod.script.rowdraws import PairDraws, RowDraw, RowDraws, UserDraws
 
 RULE = "hard-negatives"
@@ -728,9 +730,8 @@ def plan(script: Script, options: Options) -> Plan:
 def _loops(script: Script, options: Options) -> Iterator[Finding]:
     from quickwins_codemod.script.negatives import RankingLoops
 
-    forwards = script.forwards()
-    reader = RankingLoops(script, forwards)
-    for step in forwards.steps():
+    reader = RankingLoops(script)
+    for step in script.forwards().steps():
         found = reader.read(step)
         if found is None:
             continue
@@ -782,7 +783,7 @@ class _Mining:
     ) -> None:
         self.script, self.options, self.reader, self.found = script, options, reader, found
         self.tree, self.names, self.placing = script.tree, script.names, script.placing
-        self.step, self.loop, self.batch = found.step, found.loop, found.batch
+        self.step, self.batch, self.loop = found.step, found.batch, found.batch.loop
         self._say = partial(verdict_at, RULE, script)
         self.edits: list[Edit] = []
         self.notes: list[Verdict] = []
@@ -1069,11 +1070,7 @@ class _Mining:
                 "let the batch hold the user ids",
             )
         site, reference, data = self._built(first.users, first.items, None, labels=None, ranking=False)
-        name = next(
-            (n for n in _LOGIT_NAMES if self.placing.is_free(n, [self.step.function])), None
-        )
-        if name is None:
-            raise Refusal("QW217", first.loss, "no name is free for the masked logits", "rename masked_logits")
+        name = self._free_name(_LOGIT_NAMES, first.loss)
         for softmax in found:
             statement = self.tree.statement(softmax.loss)
             arguments = [self.tree.code(n) for n in (softmax.logits, softmax.items, softmax.users)]
@@ -1103,11 +1100,7 @@ class _Mining:
         site, reference, data = self._built(
             first.scoring.users, first.scoring.items, None, labels=None, ranking=True
         )
-        name = next(
-            (n for n in _TERM_NAMES if self.placing.is_free(n, [self.step.function])), None
-        )
-        if name is None:
-            raise Refusal("QW217", first.loss, "no name is free for the ranking loss", "rename ranking_loss")
+        name = self._free_name(_TERM_NAMES, first.loss)
         statements: list[cst.CSTNode] = []
         for rated in found:
             statement = self.tree.statement(rated.loss)
@@ -1221,9 +1214,7 @@ class _Mining:
             after = self.tree.order[log.mapping] > max(self.tree.order[b] for b in self.step.backwards)
             if self.tree.function(log.mapping) is not self.step.function or not after:
                 continue
-            prefixes = {key.rpartition("/")[0] for key in log.keys}
-            prefix = prefixes.pop() + "/" if len(prefixes) == 1 and prefixes != {""} else ""
-            code = f"{log.quote}{prefix}{name}{log.quote}: {name}.item()"
+            code = f"{log.quote}{log.prefix}{name}{log.quote}: {name}.item()"
             beside = next(
                 (e for e in log.mapping.elements if "loss" in self.tree.code(e).partition(":")[0]), None
             )
@@ -1231,9 +1222,15 @@ class _Mining:
             self.edits.append(AddDictEntry(log.mapping, beside, code, hang))
             return
 
+    def _free_name(self, candidates: tuple[str, ...], node: cst.CSTNode) -> str:
+        for name in candidates:
+            if self.placing.is_free(name, [self.step.function]):
+                return name
+        raise Refusal("QW217", node, f"the name {candidates[0]} is taken here", f"rename {candidates[0]}")
+
     # -- the object that mines -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def companion(self) -> Companion:
         return Companion(self.script, self._training(), "negatives")
 
@@ -1250,12 +1247,13 @@ class _Mining:
         users: cst.BaseExpression,
         items: cst.BaseExpression,
         sampled: Sampled | None,
-        labels: object,
+        labels: Column | None,
         ranking: bool,
     ) -> tuple[Site, str, list[str]]:
         """Where the object is made, its name in the loop, and the arguments that make it."""
         frames = self._frames()
-        for site, place, outer in self._sites(frames):
+        for site in self._sites(frames):
+            place, outer = site.place, site.statement
             data = self._data(users, items, frames, place, outer)
             if data is None:
                 continue
@@ -1277,7 +1275,7 @@ class _Mining:
     def _frames(self) -> list[Frame]:
         return self.placing.frames(self.step.function)
 
-    def _sites(self, frames: list[Frame]) -> Iterator[tuple[Site, object, cst.CSTNode]]:
+    def _sites(self, frames: list[Frame]) -> Iterator[Site]:
         """Above the outermost loop, in the outermost function on the way to it that has one."""
         companion = self.companion
         node: cst.CSTNode = self.step.backwards[0]
@@ -1295,12 +1293,11 @@ class _Mining:
             reference = companion.fresh_reference(functions)
             if reference is None:
                 continue
-            place = self.placing.before(outer)
             optimizer = self._training().optimizer.reference
-            yield Site("before", outer, place, reference, optimizer), place, outer
+            yield Site("before", outer, self.placing.before(outer), reference, optimizer)
 
     def _data(
-        self, users: cst.BaseExpression, items: cst.BaseExpression, frames: list[Frame], place: object,
+        self, users: cst.BaseExpression, items: cst.BaseExpression, frames: list[Frame], place: Place,
         outer: cst.CSTNode,
     ) -> list[str] | None:
         """The loader with the columns of users and items, or the two arrays that a loop indexes."""
@@ -1319,7 +1316,7 @@ class _Mining:
         return [f"({arrays[0]}, {arrays[1]})"] if None not in arrays else None
 
     def _indexed(
-        self, node: cst.BaseExpression, frames: list[Frame], place: object, outer: cst.CSTNode
+        self, node: cst.BaseExpression, frames: list[Frame], place: Place, outer: cst.CSTNode
     ) -> str | None:
         """The array of `users = train_users[index]`."""
         import libcst
@@ -1341,7 +1338,7 @@ class _Mining:
         return None
 
     def _bounds(
-        self, sampled: Sampled | None, frames: list[Frame], place: object, outer: cst.CSTNode
+        self, sampled: Sampled | None, frames: list[Frame], place: Place, outer: cst.CSTNode
     ) -> list[str]:
         """The range of the script's own draw, where it is known there."""
         if sampled is None or sampled.range is None:
@@ -1359,7 +1356,7 @@ class _Mining:
         return texts
 
     def _validation(
-        self, frames: list[Frame], place: object, outer: cst.CSTNode
+        self, frames: list[Frame], place: Place, outer: cst.CSTNode
     ) -> str | None:
         """The loader of a loop that scores the same columns without training on them."""
         import libcst

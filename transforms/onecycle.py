@@ -1495,9 +1495,7 @@ class _Rewrite:
         if self.tree.function(log.mapping) is not stepping.frames[0].function:
             return
         optimizer = self.tree.code(self._stepped_node(stepping))
-        prefixes = {key.rpartition("/")[0] for key in log.keys}
-        prefix = prefixes.pop() + "/" if len(prefixes) == 1 and prefixes != {""} else ""
-        key = f"{log.quote}{prefix.lstrip('/')}learning_rate{log.quote}"
+        key = f"{log.quote}{log.prefix}learning_rate{log.quote}"
         inner = log.quote if log.quote in ("'", '"') else '"'
         code = f"{key}: {optimizer}.param_groups[0][{inner}lr{inner}]"
         hang = self.placing.hang(log.mapping, code, self.companion.line_length)

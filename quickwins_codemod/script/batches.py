@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from quickwins_codemod.script.conditions import literal_value
-from quickwins_codemod.script.loops import is_progress_bar
+from quickwins_codemod.script.loops import is_progress_bar, wrapped_source
 from quickwins_codemod.script.names import Assignment, Names, Variable
 from quickwins_codemod.script.tree import Tree, walk
 
@@ -85,7 +85,7 @@ class Batch:
         """What is iterated, and the target of one batch: the counter of enumerate left out."""
         node, target = loop.iter, loop.target
         for _ in range(8):
-            source = self._bar(node)
+            source = wrapped_source(self.tree, self.names, node, self.loop)
             if source is not None:
                 node = source
                 continue
@@ -103,16 +103,6 @@ class Batch:
                 node.args[0].value,
             )
         return node, target
-
-    def _bar(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
-        """The call behind `bar = tqdm(loader)` for a loop over bar."""
-        variable = self.names.variable(node) if isinstance(node, cst.Name) else None
-        found = self.names.assignments.get(variable, []) if variable is not None else []
-        above = [a for a in found if self.tree.order[a.statement] <= self.tree.order[self.loop]]
-        if len(above) != 1 or not isinstance(above[0].value, cst.Call) or above[0].index is not None:
-            return None
-        name = self.names.dotted(above[0].value.func) or ""
-        return above[0].value if name == "enumerate" or is_progress_bar(name) else None
 
     def column(self, node: cst.BaseExpression, depth: int = 0) -> Column | None:
         """The column that an expression in the loop's body is, moved or reshaped perhaps."""

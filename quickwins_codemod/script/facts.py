@@ -181,6 +181,12 @@ class BatchLog:
     keys: tuple[str, ...]
     quote: str
 
+    @property
+    def prefix(self) -> str:
+        """What all of its keys begin with: `train/`, or nothing."""
+        found = {key.rpartition("/")[0] for key in self.keys}
+        return f"{found.pop()}/".lstrip("/") if len(found) == 1 else ""
+
 
 @dataclass(frozen=True)
 class RateComparison:

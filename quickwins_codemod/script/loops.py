@@ -26,6 +26,20 @@ def is_progress_bar(dotted: str) -> bool:
     return _PROGRESS.search(dotted) is not None
 
 
+def wrapped_source(
+    tree: Tree, names: Names, node: cst.BaseExpression, loop: cst.CSTNode
+) -> cst.Call | None:
+    """What `bar = tqdm(loader)` or `with tqdm(loader) as bar` wraps, for a loop over bar."""
+    variable = names.variable(node) if isinstance(node, cst.Name) else None
+    found = names.assignments.get(variable, []) if variable is not None else []
+    found = [a for a in found if tree.order[a.statement] <= tree.order[loop]]
+    values = [a.value for a in found if isinstance(a.value, cst.Call) and a.index is None]
+    if len(found) != 1 or not values:
+        return None
+    name = names.dotted(values[0].func) or ""
+    return values[0] if name in ("enumerate", "range") or is_progress_bar(name) else None
+
+
 class Unclear(Exception):
     """Raised inside this module where the loops cannot be followed; carries the Problem."""
 
@@ -647,25 +661,11 @@ class Loops:
                         node.args[0].value,
                     )
                     continue
-            source = self._wrapped_value(node, loop)
+            source = wrapped_source(self.tree, self.names, node, loop)
             if source is None:
                 return node
             node = source
         return node
-
-    def _wrapped_value(
-        self, node: cst.BaseExpression, loop: cst.CSTNode
-    ) -> cst.BaseExpression | None:
-        """What `bar = tqdm(loader)` or `with tqdm(loader) as bar` wraps, for a loop over bar."""
-        variable = self.names.variable(node) if isinstance(node, cst.Name) else None
-        found = self.names.assignments.get(variable, []) if variable is not None else []
-        found = [a for a in found if self.tree.order[a.statement] < self.tree.order[loop] + 1]
-        values = [a.value for a in found if isinstance(a.value, cst.Call) and a.index is None]
-        if len(found) != 1 or not values:
-            return None
-        name = self.names.dotted(values[0].func) or ""
-        wraps = name in ("enumerate", "range") or _PROGRESS.search(name)
-        return values[0] if wraps else None
 
     def _is_range(self, node: cst.CSTNode) -> bool:
         if not isinstance(node, cst.Call):

@@ -16,7 +16,7 @@ import libcst as cst
 from quickwins_codemod.script.batches import Batch
 from quickwins_codemod.script.draws import Draws, Range, RowDraws, row_draws
 from quickwins_codemod.script.facts import Script
-from quickwins_codemod.script.forwards import Forwards, TrainingStep
+from quickwins_codemod.script.forwards import TrainingStep
 from quickwins_codemod.script.names import Variable
 from quickwins_codemod.script.recommenders import Encoding, Recommenders, Scoring, depends_on
 from quickwins_codemod.script.signs import Signs
@@ -102,7 +102,6 @@ class RankingLoop:
     """What one training step's loop over its batches does with users and items."""
 
     step: TrainingStep
-    loop: cst.For
     batch: Batch
     scorings: tuple[Scoring, ...]
     sampled: tuple[Sampled, ...]
@@ -144,10 +143,9 @@ def unscaled(loss: cst.BaseExpression) -> cst.BaseExpression:
 class RankingLoops:
     """Reads the training steps of one script for the negatives in them."""
 
-    def __init__(self, script: Script, forwards: Forwards) -> None:
-        self.script, self.forwards = script, forwards
-        self.tree, self.names = script.tree, script.names
-        self.models = Recommenders(script, forwards)
+    def __init__(self, script: Script) -> None:
+        self.script, self.tree, self.names = script, script.tree, script.names
+        self.models = Recommenders(script)
         self.draws = Draws(script.tree, script.names)
 
     def read(self, step: TrainingStep) -> RankingLoop | None:
@@ -158,13 +156,12 @@ class RankingLoops:
             batch = self._given(step)
         if batch is None:
             return None
-        loop = batch.loop
         calls = [c for c in self.tree.all(cst.Call) if self._trains(c, batch.body)]
         scorings = tuple(s for s in map(self.models.scoring, calls) if s is not None)
         rows = row_draws(self.script, batch.source)
         reader = _Reader(self, step, batch, calls, scorings, rows)
         return RankingLoop(
-            step, loop, batch, scorings,
+            step, batch, scorings,
             tuple(reader.sampled()), tuple(reader.pointwise()), tuple(reader.in_batch()),
             tuple(reader.rated()), tuple(c for c in calls if self.models.triple(c) is not None),
             reader.catalogue(),

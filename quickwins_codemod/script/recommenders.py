@@ -14,7 +14,6 @@ from functools import lru_cache
 import libcst as cst
 
 from quickwins_codemod.script.facts import Script
-from quickwins_codemod.script.forwards import Forwards
 from quickwins_codemod.script.names import Names, names_in
 from quickwins_codemod.script.neighbours import Neighbours
 from quickwins_codemod.script.tree import Tree, walk
@@ -62,9 +61,8 @@ class Encoding:
 class Recommenders:
     """Reads the calls of models in one script."""
 
-    def __init__(self, script: Script, forwards: Forwards) -> None:
-        self.script, self.forwards = script, forwards
-        self.tree, self.names = script.tree, script.names
+    def __init__(self, script: Script) -> None:
+        self.script, self.tree, self.names = script, script.tree, script.names
 
     # -- classes --------------------------------------------------------------------------------
 
@@ -133,7 +131,7 @@ class Recommenders:
             return None
         lookups, function = found
         wanted = lookups.ids(function)
-        given = _arguments(call, function)
+        given = lookups.names.arguments(call, function) or {}
         ids = [name for name in wanted if name in given]
         if len(ids) != 2 or len(wanted) != 2:
             return None
@@ -149,7 +147,7 @@ class Recommenders:
         found = self.function(call.func)
         if found is None or any(a.star for a in call.args):
             return None
-        given = _arguments(call, found[1])
+        given = found[0].names.arguments(call, found[1]) or {}
         ids = [name for name in found[0].ids(found[1]) if name in given]
         return tuple(given[n] for n in ids) if len(ids) == 3 == len(call.args) else None
 
@@ -215,7 +213,7 @@ class Lookups:
         if inner is None or depth > 3:
             return set()
         ids = self.ids(inner, depth + 1)
-        given = _arguments(call, inner)
+        given = self.names.arguments(call, inner) or {}
         return {n for name in ids if name in given for n in self._plain(given[name])}
 
     def _inner(self, call: cst.Call) -> cst.FunctionDef | None:
@@ -252,20 +250,6 @@ class Lookups:
                 return set()
             node = node.func.value
         return {node.value} if isinstance(node, cst.Name) else set()
-
-
-def _arguments(call: cst.Call, function: cst.FunctionDef) -> dict[str, cst.BaseExpression]:
-    """Parameter to argument of a call, `self` left out."""
-    parameters = [p.name.value for p in (*function.params.posonly_params, *function.params.params)]
-    if parameters and parameters[0] in ("self", "cls"):
-        parameters = parameters[1:]
-    given: dict[str, cst.BaseExpression] = {}
-    for position, argument in enumerate(call.args):
-        if argument.keyword is not None:
-            given[argument.keyword.value] = argument.value
-        elif position < len(parameters):
-            given[parameters[position]] = argument.value
-    return given
 
 
 @lru_cache(maxsize=256)
