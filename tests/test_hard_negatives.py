@@ -175,3 +175,39 @@ def test_one_quick_win_after_the_other_gives_what_both_at_once_do(first, second,
         return [line for line in text.splitlines() if line.strip() and "import" not in line]
 
     assert sorted(lines(other)) == sorted(lines(both))
+
+
+BOTH = """\
+class Other(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.users, self.items = nn.{0}, nn.{0}
+
+    def forward(self, users, items):
+        return (self.users(users) * self.items(items)).sum(-1)
+
+
+def train(model):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for epoch in range(3):
+        for user, positive in loader:
+            negative = torch.randint(0, 50, user.shape)
+            loss = nn.functional.softplus(model(user, negative) - model(user, positive)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+train(Factors(20, 50))
+train(Other())
+"""
+
+
+@pytest.mark.parametrize("table, expected", [("Embedding(50, 8)", ["QW201"]), ("Linear(8, 8)", [])])
+def test_a_model_of_several_classes_is_one_only_where_all_take_the_same(table, expected, tmp_path):
+    """Whichever is looked at first: the analysis keeps them in a set."""
+    data = "from torch.utils.data import DataLoader\nloader = DataLoader(dataset, batch_size=60)\n"
+    source = MODEL + data + BOTH.format(table)
+    for _ in range(8):
+        outcome = mining.look_at(source, tmp_path)
+        assert mining.codes(outcome, "applied") == expected, mining.said(outcome)

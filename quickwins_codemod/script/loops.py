@@ -745,21 +745,26 @@ class Loops:
 
     def length_kind(self, node: cst.BaseExpression) -> str | None:
         """"sized" where len() is known to work, "iterable" where it is known to raise."""
-        for call in (*self.names.creations(node), *self._in_dict(node)):
-            name = self._constructor(call)
-            owner = self.names.local_class(call.func)
-            if owner is not None and self.names.method(owner, "__len__") is not None:
-                return "sized"
-            if not LOADER.search(name):
-                continue
-            data = call.args[0].value if call.args else None
-            for made in self.names.creations(data) if data is not None else ():
-                if self._is_iterable_dataset(made):
-                    return "iterable"
+        made = (*self.names.creations(node), *self._in_dict(node))
+        kinds = {self._made_kind(call) for call in made}
+        if "iterable" in kinds:
+            return "iterable"
+        if "sized" in kinds:
             return "sized"
         if self._annotated_loader(node) or self._measured(node) or self._is_list(node):
             return "sized"
         return self._neighbour_kind(node)
+
+    def _made_kind(self, call: cst.Call) -> str | None:
+        """What `length_kind` says of what one call makes."""
+        owner = self.names.local_class(call.func)
+        if owner is not None and self.names.method(owner, "__len__") is not None:
+            return "sized"
+        if not LOADER.search(self._constructor(call)):
+            return None
+        data = call.args[0].value if call.args else None
+        made = self.names.creations(data) if data is not None else ()
+        return "iterable" if any(map(self._is_iterable_dataset, made)) else "sized"
 
     def _in_dict(self, node: cst.BaseExpression) -> list[cst.Call]:
         """The calls that made the values of `loaders` in `loaders[phase]`, a dict in this file."""

@@ -68,20 +68,34 @@ class Recommenders:
 
     def ids(self, func: cst.BaseExpression) -> list[str] | None:
         """The parameters of what is called that are ids, in order; None where it is not seen."""
-        found = self.function(func)
+        found = self._alike(func)
         return found[0].ids(found[1]) if found is not None else None
 
     def function(self, func: cst.BaseExpression) -> tuple[Lookups, cst.FunctionDef] | None:
-        """The forward (or the method) that a call of an expression runs, in whichever file."""
+        """The one forward (or method) that a call of an expression can run, in whichever file."""
+        found = self._functions(func)
+        return found[0] if len(found) == 1 else None
+
+    def _alike(self, func: cst.BaseExpression) -> tuple[Lookups, cst.FunctionDef] | None:
+        """The same, or one of several that take the same arguments, ids in the same places."""
+        found = self._functions(func)
+        taken = {
+            (tuple(p.name.value for p in function.params.params), *lookups.ids(function))
+            for lookups, function in found
+        }
+        return found[0] if len(taken) == 1 else None
+
+    def _functions(self, func: cst.BaseExpression) -> list[tuple[Lookups, cst.FunctionDef]]:
         if isinstance(func, cst.Attribute) and not self._is_module(func):
             holder, method = func.value, func.attr.value
         else:
             holder, method = func, "forward"
+        found: dict[cst.CSTNode, tuple[Lookups, cst.FunctionDef]] = {}
         for lookups, owner in self._classes(holder):
             function = lookups.names.method(owner, method)
             if function is not None:
-                return lookups, function
-        return None
+                found[function] = (lookups, function)
+        return list(found.values())
 
     def _is_module(self, func: cst.Attribute) -> bool:
         """`self.model(...)`: an attribute that is itself a model, not a method of one."""
@@ -126,25 +140,31 @@ class Recommenders:
 
     def scoring(self, call: cst.Call) -> Scoring | None:
         """A call as the scoring of one item for each user; None where it is something else."""
-        found = self.function(call.func)
-        if found is None or any(a.star for a in call.args):
+        pairs = {self._pair(call, *found) for found in self._functions(call.func)}
+        pair = pairs.pop() if len(pairs) == 1 else None
+        if pair is None:
             return None
-        lookups, function = found
+        others = tuple(a for a in call.args if a.value not in pair)
+        return Scoring(call, call.func, self._owner(call.func), *pair, others)
+
+    def _pair(
+        self, call: cst.Call, lookups: Lookups, function: cst.FunctionDef
+    ) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+        """The users and the items that a call gives to one of the functions it can run."""
         wanted = lookups.ids(function)
         given = lookups.names.arguments(call, function) or {}
         ids = [name for name in wanted if name in given]
-        if len(ids) != 2 or len(wanted) != 2:
+        optional = {p.name.value for p in function.params.params if p.default is not None}
+        if len(ids) != 2 or not set(wanted) <= {*ids, *optional}:
             return None
         first, second = (given[name] for name in ids)
         if self._says_item(first, ids[0]) and self._says_user(second, ids[1]):
-            first, second = second, first
-        values = [id(v) for name, v in given.items() if name in ids]
-        others = tuple(a for a in call.args if id(a.value) not in values)
-        return Scoring(call, call.func, self._owner(call.func), first, second, others)
+            return second, first
+        return first, second
 
     def triple(self, call: cst.Call) -> tuple[cst.BaseExpression, ...] | None:
         """The users, positives and negatives of `model(users, positives, negatives)`."""
-        found = self.function(call.func)
+        found = self._alike(call.func)
         if found is None or any(a.star for a in call.args):
             return None
         given = found[0].names.arguments(call, found[1]) or {}

@@ -254,16 +254,14 @@ class Signs:
         value = literal_value(node)
         if value in (0, 1):
             return int(value)
-        for call in self.names.creations(node):
-            code = self.tree.code(call.func)
-            while isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Call):
-                call = call.func.value  # torch.ones(n).to(device)
-                code = self.tree.code(call.func)
-            if _ONES.search(code):
-                return 1
-            if _ZEROS.search(code):
-                return 0
-        return None
+        kinds = {self._filled(call) for call in self.names.creations(node)} - {None}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    def _filled(self, call: cst.Call) -> int | None:
+        while isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Call):
+            call = call.func.value  # torch.ones(n).to(device)
+        code = self.tree.code(call.func)
+        return 1 if _ONES.search(code) else 0 if _ZEROS.search(code) else None
 
     def _parts(self, node: cst.BaseExpression) -> list[cst.BaseExpression]:
         """What `torch.cat([a, b])` joins, looked through names and calls of a model on them."""
