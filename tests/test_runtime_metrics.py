@@ -861,7 +861,7 @@ def test_wrapped_models_are_called_inside_of_their_wrappers():
 
 
 RANK = """
-import json, sys
+import json, os, sys
 import torch, torch.distributed as dist
 rank, meeting_point, *folders = sys.argv[1:]
 sys.path[:0] = folders
@@ -881,8 +881,10 @@ found.append(metrics.compute())
 if rank == "0":
     alone = RankingMetrics(TRAIN, HELD_OUT, ITEMS, sync=False)
     found.append(alone.evaluate(parallel))
-print(json.dumps({"number": number, "found": found}))
+dist.barrier()
 dist.destroy_process_group()
+print(json.dumps({"number": number, "found": found}), flush=True)
+os._exit(0)  # torch's own threads have been seen to abort the interpreter while it ends
 """
 
 
