@@ -15,12 +15,14 @@ from .negatives import HardNegatives
 from .precision import GradScaler, autocast
 from .sampling import first_rows, unseen_items, unseen_pairs
 from .schedule import OneCycle
+from .tracking import Tracker
 
 __all__ = [
     "GradScaler",
     "HardNegatives",
     "OneCycle",
     "RankingMetrics",
+    "Tracker",
     "autocast",
     "catalog_coverage",
     "diversity_at_k",
