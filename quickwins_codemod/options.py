@@ -94,6 +94,9 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
     else:
         raise TypeError(f"{field.name}: an option needs a default")
     about = field.metadata
+    unknown = sorted(set(about) - _METADATA)
+    if unknown:  # a misspelt bound would bound nothing
+        raise TypeError(f"{field.name}: an option's metadata has no {', '.join(unknown)}")
     return Option(
         name=field.name,
         kind=kinds[0],
@@ -106,6 +109,9 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
         below=about.get("below"),
         choices=tuple(about.get("choices", ())),
     )
+
+
+_METADATA = {"help", "min", "max", "above", "below", "choices"}
 
 
 def _show(value: Any) -> str:

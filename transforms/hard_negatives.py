@@ -683,22 +683,22 @@ class Options:
 
     pool_size: int | None = field(
         default=None,
-        metadata={"help": "candidates of a row; unset: 8 for one negative, 16 for several", "minimum": 1},
+        metadata={"help": "candidates of a row; unset: 8 for one negative, 16 for several", "min": 1},
     )
     top_share: float = field(
         default=0.0,
-        metadata={"help": "pick at random among this share of the hardest", "minimum": 0.0, "maximum": 1.0},
+        metadata={"help": "pick at random among this share of the hardest", "min": 0.0, "max": 1.0},
     )
     random_share: float | None = field(
         default=None,
         metadata={
             "help": "share of negatives left random; unset: 0 for one, 0.5 for several",
-            "minimum": 0.0,
-            "maximum": 1.0,
+            "min": 0.0,
+            "max": 1.0,
         },
     )
     warmup_steps: int = field(
-        default=0, metadata={"help": "steps with the script's own draw first", "minimum": 0}
+        default=0, metadata={"help": "steps with the script's own draw first", "min": 0}
     )
     ranking_weight: float = field(
         default=0.3, metadata={"help": "weight of the ranking term beside a regression", "above": 0.0}
