@@ -106,7 +106,7 @@ class Tracker:
         self._can_write = True
         self._path = _folder(folder) / f"{self._header['id']}.jsonl"
         if self._is_first_rank:
-            self._join_wandb()
+            self._has_joined_wandb = self._join_wandb()
             self._write(self._header, "w")
 
     def start_training(self) -> None:
@@ -159,7 +159,7 @@ class Tracker:
         self._forget_epoch()
         everything = {**metrics, **{k: v for k, v in measured.items() if k not in metrics}}
         if self._is_first_rank:
-            if self._epoch == 1 and self._header["wandb"] is None and self._join_wandb():
+            if self._epoch == 1 and not self._has_joined_wandb and self._join_wandb():
                 self._write(self._header, "w")  # anew: no epoch was written so far
             numbers = {str(name): _number(value) for name, value in everything.items()}
             self._write(
@@ -192,7 +192,7 @@ class Tracker:
         return [_finite(_number(group.get("lr"))) for group in groups]
 
     def _join_wandb(self) -> bool:
-        """Put the live run of wandb into the header, and tag it. False if the header has none."""
+        """Tag the live run of wandb, and put it into the header. False if there is none."""
         # Not imported, as most scripts have none, and as it would take a second.
         run = getattr(sys.modules.get("wandb"), "run", None)
         if run is None:
@@ -200,16 +200,13 @@ class Tracker:
         try:
             if self.tag is not None:
                 _put_tag(run, self.tag)
-        except Exception as error:  # of a service that training does not need
-            _say(f"the run of wandb could not be tagged: {error}")
-        try:
             if not getattr(run, "disabled", False):
                 names = ("id", "name", "project", "entity")
                 found = {name: getattr(run, name, None) for name in names}
                 self._header["wandb"] = {k: str(v) if v else None for k, v in found.items()}
-        except Exception as error:
-            _say(f"the run of wandb could not be recorded: {error}")
-        return self._header["wandb"] is not None
+        except Exception as error:  # of a service that training does not need
+            _say(f"the run of wandb could not be tagged: {error}")
+        return True
 
     def _write(self, line: dict[str, Any], mode: str = "a") -> None:
         """Add a line to the file, or with mode "w" begin the file with it.
