@@ -27,7 +27,7 @@ class InsertBefore:
 
 @dataclass(frozen=True)
 class InsertAfter:
-    """Statements placed directly below a statement.
+    """Statements placed directly below a statement, or a decorator below a decorator.
 
     rank: of several insertions at one place, the lower stands nearer to the statement.
     joined: it belongs to the statement, also where that is the last one under a Wrap.

@@ -108,11 +108,12 @@ class _Rewriter:
                 elif value in self.dirty:
                     changes[name] = self._rebuilt(value)
             elif isinstance(value, (list, tuple)) and value:
-                rebuilt = (
-                    self._block(node, value[: self.ended.get(node)])
-                    if name == "body" and _is_block(node)
-                    else [self._rebuilt(v) if isinstance(v, cst.CSTNode) else v for v in value]
-                )
+                if name == "body" and _is_block(node):
+                    rebuilt = self._block(node, value[: self.ended.get(node)])
+                elif name == "decorators":
+                    rebuilt = self._decorators(value)
+                else:
+                    rebuilt = [self._rebuilt(v) if isinstance(v, cst.CSTNode) else v for v in value]
                 if any(a is not b for a, b in zip(rebuilt, value)) or len(rebuilt) != len(value):
                     changes[name] = rebuilt
         if node in self.ended:
@@ -320,6 +321,14 @@ class _Rewriter:
         if body[-1].semicolon is cst.MaybeSentinel.DEFAULT:
             joined[-1] = joined[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
         return joined
+
+    def _decorators(self, decorators: Sequence[cst.Decorator]) -> list[cst.Decorator]:
+        new: list[cst.Decorator] = []
+        for decorator in decorators:
+            new.append(self._rebuilt(decorator))
+            for code in self.after.get(decorator, ()):
+                new += cst.parse_statement(f"{code}\ndef f(): pass\n").decorators
+        return new
 
     def _parsed(self, code: str) -> list[Any]:
         module = cst.parse_module(code)
