@@ -268,6 +268,25 @@ ADDED = {
  for epoch in range(2):
      pass
 """,
+    "the parser handed to what parses": """\
+ import argparse
+
+ def more(parser):
+     parser.add_argument("--epochs", type=int, default=1)
+
+ def parsed(parser):
+     return parser.parse_args()
+
+ parser: argparse.ArgumentParser = argparse.ArgumentParser()
+ parser.add_argument("--lr")
++parser.add_argument("--tag", default=None, help="name of this run in quickwins compare")
+ more(parser)
+ args = parsed(parser)
+ parser.add_argument("--late")
+ # tag: args.tag
+ for epoch in range(args.epochs):
+     pass
+""",
     "no option yet": """\
  import argparse
  parser = argparse.ArgumentParser()
@@ -505,6 +524,7 @@ def test_a_script_that_has_the_option_is_left_as_it_is(case):
         ),
         pytest.param(argparse_script(line='["--epochs", "2"]'), "no command line", id="fixed arguments"),
         pytest.param(argparse_script(line="args=[]"), "no command line", id="no arguments, by name"),
+        pytest.param(argparse_script(line='"--epochs 2".split()'), "no command line", id="a fixed line"),
         pytest.param(argparse_script(make="parents=[other()]"), "`parents`", id="parents"),
         pytest.param(argparse_script(make='prefix_chars="+"'), "`prefix_chars`", id="another prefix"),
         pytest.param(argparse_script(make="**words"), r"`\*\*`", id="made with anything"),
@@ -528,6 +548,16 @@ def test_a_script_that_has_the_option_is_left_as_it_is(case):
         pytest.param(
             argparse_script(options='parser.add_argument("--tags", nargs="+")'),
             "abbreviation of `--tags`", id="an abbreviation",
+        ),
+        pytest.param(
+            argparse_script(
+                options='parser.add_argument("--lr")\nfirst = argparse.ArgumentParser()\nfirst.add_argument("--tag", nargs="*")\n'
+                "known, rest = first.parse_known_args()"
+            ), "another parser", id="the tag of another parser",
+        ),
+        pytest.param(
+            argparse_script(options='if later:\n    parser.add_argument("--tag")'), "under a condition",
+            id="a tag that may not be there",
         ),
         pytest.param(
             argparse_script(options='parser.add_argument("--label", dest="tag")'), "stored as `tag`", id="dest",
@@ -560,9 +590,9 @@ def test_a_script_that_has_the_option_is_left_as_it_is(case):
             "from other import Model\n" + argparse_script(then="model = Model(**vars(args))"),
             "`Model` is called with all options", id="all options as keywords",
         ),
-        pytest.param(argparse_script(then="args = load(args)"), "no options", id="made anew elsewhere"),
+        pytest.param(argparse_script(then="args = load(args)"), "something else", id="made anew elsewhere"),
         pytest.param(
-            argparse_script(then="args = vars(args)").replace("args.epochs", "2"), "no options",
+            argparse_script(then="args = vars(args)").replace("args.epochs", "2"), "something else",
             id="two kinds of thing",
         ),
         pytest.param(
@@ -570,7 +600,16 @@ def test_a_script_that_has_the_option_is_left_as_it_is(case):
             "parser = argparse.ArgumentParser()\nargs = parser.parse_args()\ntrain(args.epochs)\n",
             "no options", id="not handed on",
         ),
+        pytest.param(
+            argparse_script().replace("    pass", "    args = parser.parse_args()"),
+            "does not hold the options", id="read again in the loop",
+        ),
         pytest.param(click_script(above="@profile"), "not click's", id="another decorator"),
+        pytest.param(click_script(body="train(**locals())"), "`locals` takes all", id="click, locals()"),
+        pytest.param(
+            click_script(above="@click.pass_context", parameters="c, epochs", body="c.forward(other)"),
+            "`c.forward` takes all", id="click, forwarded",
+        ),
         pytest.param(click_script(body="tag = 1"), "`tag` means something", id="a local tag"),
         pytest.param(
             click_script(options='@click.option("--run-tag", "tag")', parameters="epochs, tag"),

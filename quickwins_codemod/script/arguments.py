@@ -101,9 +101,7 @@ class TagOption:
     def _argparse(
         self, frames: Sequence[Frame], place: Place, outer: cst.CSTNode
     ) -> TagPlan:
-        holders = list(self._holders(frames, place, outer))
-        if not holders:
-            raise _Unclear("no options of argparse or click that this file reads are known here")
+        holders = self._holders(frames, place, outer)
         holder = max(holders, key=lambda h: len(self._options(h.parsed.parser)))
         option, edits = self._option(holder.parsed.parser)
         return TagPlan(self._read(holder, option), edits)
@@ -117,27 +115,36 @@ class TagOption:
 
     def _holders(
         self, frames: Sequence[Frame], place: Place, outer: cst.CSTNode
-    ) -> Iterator[_Holder]:
+    ) -> list[_Holder]:
+        """At least one; of several, any could be meant."""
         home = self.tree.function(place.statement)
         level = next((i for i, f in enumerate(frames) if f.function is home), 0)
+        holders, why = [], "no options of argparse or click that this file reads are known here"
         for node in self._visible(home, place):
             given: set[cst.FunctionDef] = set()
             found = self._parsed(node, given)
             if not any(found):
                 continue
-            text = self.placing.expression_at(node, level, frames, place, outer)
             (parsed, *others) = found
-            if parsed is not None and not others and text is not None:
-                yield _Holder(text, parsed, frozenset(given))
+            text = self.placing.expression_at(node, level, frames, place, outer)
+            if parsed is None or others:
+                why = f"`{self.tree.code(node)}` may be something else than this file's options"
+            elif text is None:
+                why = f"`{self.tree.code(node)}` does not hold the options in the whole loop"
+            else:
+                holders.append(_Holder(text, parsed, frozenset(given)))
+        if not holders:
+            raise _Unclear(why)
+        return holders
 
     def _visible(self, home: cst.CSTNode, place: Place) -> Iterator[cst.BaseExpression]:
         """One node for each variable that the place can see: local, of self, or read already."""
-        if isinstance(home, cst.FunctionDef):
-            for parameter in all_parameters(home.params):
-                variable = Variable(home, parameter.name.value)
-                bound = self.names.assignments.get(variable, ())
-                if not bound or any(self.placing.dominates(a.statement, place.statement) for a in bound):
-                    yield parameter.name
+        given = {name for name, _ in self.placing.parameters(home)}
+        for parameter in all_parameters(home.params) if given else ():
+            bound = self.names.assignments.get(Variable(home, parameter.name.value), ())
+            before = [a for a in bound if self.placing.dominates(a.statement, place.statement)]
+            if before or not bound:
+                yield parameter.name
         owner = self.names.method_class(home)
         root = self.names.root_class(owner) if owner is not None else None
         for variable, assignments in self.names.assignments.items():
@@ -146,10 +153,11 @@ class TagOption:
                 continue
             if variable.scope is root and name.startswith("self."):
                 yield target
-            elif variable.scope is home and isinstance(target, cst.Name):
-                if home is self.tree.module or all(name != p for p, _ in self.placing.parameters(home)):
-                    yield target
-            elif isinstance(target, cst.Name) and self.placing.scope_of(home, name) is variable.scope:
+            elif isinstance(target, cst.Attribute) or name in given:
+                continue
+            elif variable.scope is home:
+                yield target
+            elif self.placing.scope_of(home, name) is variable.scope:
                 if any(self.names.variable(n) == variable for n in self._names(name, home)):
                     yield target
 
@@ -330,16 +338,20 @@ class TagOption:
         options = self._options(parser)
         for call in options:
             if _FLAG in _flags(call):
-                return self._existing(call), ()
+                return self._existing(call, parser), ()
         if any(_destination(call) == "tag" for call in options) or any(
             a.keyword is not None and a.keyword.value == "tag"
             for call in self._methods("set_defaults", parser) for a in call.args
         ):
             raise _Unclear("another option of this script is stored as `tag`")
-        longer = [f for call in options for f in _flags(call) if f.startswith(_FLAG)]
-        abbreviates = literal_value(_keyword(parser, "allow_abbrev")) is not False
-        if longer and abbreviates:
-            raise _Unclear(f"`{_FLAG}` is an abbreviation of `{longer[0]}` in this script")
+        exact = literal_value(_keyword(parser, "allow_abbrev")) is False
+        for call in self.tree.all(cst.Call):
+            if self._is_method(call, "add_argument") and not (exact and call in options):
+                longer = next((f for f in _flags(call) if f.startswith(_FLAG)), None)
+                if longer == _FLAG:
+                    raise _Unclear(f"another parser of this script has a `{_FLAG}`")
+                if longer is not None:
+                    raise _Unclear(f"`{_FLAG}` is an abbreviation of `{longer}` in this script")
         self._unused(parser)
         return "tag", (self._added(parser, options),)
 
@@ -363,16 +375,21 @@ class TagOption:
             line = call.args[0] if call.args else None
             if line is not None and line.keyword is not None:
                 line = next((a for a in call.args if a.keyword.value == "args"), None)
-            if line is not None and not isinstance(
-                line.value, (cst.Name, cst.Attribute, cst.Subscript)
-            ):
+            if line is not None and self._is_fixed(line.value):
                 raise _Unclear("the parser of this script reads no command line")
 
+    def _is_fixed(self, line: cst.BaseExpression) -> bool:
+        """`parse_args([])`, `parse_args("--epochs 3".split())`."""
+        if isinstance(line, cst.Call) and isinstance(line.func, cst.Attribute):
+            return isinstance(line.func.value, cst.BaseString)
+        return isinstance(line, (cst.List, cst.Tuple))
+
     def _hands(self, argument: cst.Arg, parser: cst.Call) -> bool:
-        value = argument.value
-        inside = [e.value for e in value.elements] if isinstance(value, (cst.List, cst.Tuple)) else [value]
+        value, held = argument.value, [argument.value]
+        if isinstance(value, (cst.List, cst.Tuple)):
+            held = [element.value for element in value.elements]
         return any(
-            isinstance(v, (cst.Name, cst.Attribute)) and parser in self._parsers(v) for v in inside
+            isinstance(v, (cst.Name, cst.Attribute)) and parser in self._parsers(v) for v in held
         )
 
     def _options(self, parser: cst.Call) -> list[cst.Call]:
@@ -381,15 +398,19 @@ class TagOption:
     def _methods(self, name: str, parser: cst.Call) -> list[cst.Call]:
         """The calls of a method of a parser, or of one of its groups, in source order."""
         return [
-            call
-            for call in self.tree.all(cst.Call)
-            if isinstance(call.func, cst.Attribute)
-            and call.func.attr.value == name
-            and parser in self._parsers(call.func.value)
+            call for call in self.tree.all(cst.Call)
+            if self._is_method(call, name) and parser in self._parsers(call.func.value)
         ]
 
-    def _existing(self, call: cst.Call) -> str:
+    def _is_method(self, call: cst.Call, name: str) -> bool:
+        return isinstance(call.func, cst.Attribute) and call.func.attr.value == name
+
+    def _existing(self, call: cst.Call, parser: cst.Call) -> str:
         """The name of a `--tag` that the script has, where it takes one string or none."""
+        for ancestor in self.tree.ancestors(call):
+            sometimes = isinstance(ancestor, (cst.If, cst.For, cst.While, cst.Try))
+            if sometimes and not self.tree.is_within(parser, ancestor):
+                raise _Unclear(f"this script has a `{_FLAG}` under a condition")
         for argument in call.args:
             word, value = argument.keyword, literal_value(argument.value)
             fine = word is None or {
@@ -413,11 +434,10 @@ class TagOption:
             if node.attr.value == "__dict__" and written and self._is_of(node.value, parser):
                 raise _Unclear(f"`{self.tree.code(node)}` is set anew in this script")
         for node in self.tree.all(cst.SimpleString):
-            around = next(
-                (a for a in self.tree.ancestors(node) if isinstance(a, (cst.Call, cst.Subscript))), None
-            )
-            if node.evaluated_value != "tag" or around is None:
+            if node.evaluated_value != "tag":
                 continue
+            kinds = (cst.Call, cst.Subscript)
+            around = next((a for a in self.tree.ancestors(node) if isinstance(a, kinds)), node)
             func = around.func if isinstance(around, cst.Call) else around
             asked = [func.value] if isinstance(func, (cst.Attribute, cst.Subscript)) else []
             asked += [a.value for a in around.args[:1]] if isinstance(around, cst.Call) else []
@@ -441,28 +461,34 @@ class TagOption:
     def _added(self, parser: cst.Call, options: Sequence[cst.Call]) -> Edit:
         """The new option below the last one that stands beside the parser's own statement."""
         made = self.tree.statement(parser)
-        target = made.targets[0].target if isinstance(made, cst.Assign) else None
-        if target is None or len(made.targets) > 1 or self._parsers(target) != {parser}:
+        targets = [t.target for t in made.targets] if isinstance(made, cst.Assign) else []
+        if isinstance(made, cst.AnnAssign):
+            targets = [made.target]
+        if len(targets) != 1 or self._parsers(targets[0]) != {parser}:
             raise _Unclear("the parser of this script has no name")
-        function = self.tree.function(made)
-        reads = [
-            self.tree.order[call]
-            for name in _PARSES
-            for call in self._methods(name, parser)
-            if self.tree.function(call) is function
-        ]
         anchor, neighbour = made, options[0] if options else parser
-        beside = {id(s) for s in self.tree.siblings(made)}
-        for call in options:
-            statement = self.tree.parents[call]
-            early = not reads or self.tree.order[call] < min(reads)
-            if isinstance(statement, cst.Expr) and id(statement) in beside and early:
-                anchor = neighbour = statement
-                neighbour = call
+        for statement in self.tree.siblings(made):
+            call = statement.value if isinstance(statement, cst.Expr) else None
+            if self.tree.order[statement] > self.tree.order[made]:
+                if self._may_parse(statement, parser):
+                    break
+                if call in options:
+                    anchor, neighbour = statement, call
         q = _quote(neighbour)
-        name = self.tree.code(target)
+        name = self.tree.code(targets[0])
         code = f"{name}.add_argument({q}{_FLAG}{q}, default=None, help={q}{_HELP}{q})"
         return InsertAfter(anchor, code)
+
+    def _may_parse(self, statement: cst.CSTNode, parser: cst.Call) -> bool:
+        """Whether a statement reads the command line, or calls a function that may."""
+        calls = [call for name in _PARSES for call in self._methods(name, parser)]
+        home = self.tree.function(statement)
+        here = [c for c in calls if self.tree.function(c) is home]
+        if any(self.tree.is_within(call, statement) for call in here):
+            return True
+        return len(here) < len(calls) and any(
+            self._hands(a, parser) for c in self.tree.calls_within(statement) for a in c.args
+        )
 
     # -- click -----------------------------------------------------------------------------------
 
@@ -500,6 +526,11 @@ class TagOption:
                 raise _Unclear("an option of this script has a name that is not spelled out")
             if _FLAG in _flags(option.decorator):
                 return self._existing_click(option.decorator, function, frames, place, outer)
+        context = next((p.name.value for p in all_parameters(function.params)), "")
+        for call in self.tree.calls_within(function.body):
+            name = self.tree.code(call.func)
+            if name == f"{context}.forward" or name in ("locals", "vars") and not call.args:
+                raise _Unclear(f"`{name}` takes all options of this script together")
         if not self.placing.is_free("tag", [function]) or any(
             _click_name(o.decorator) == "tag" for o in options
         ):
