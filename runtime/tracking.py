@@ -88,14 +88,15 @@ class Tracker:
         self._forget_epoch()
 
         now = datetime.now(timezone.utc)
-        script = sys.argv[0] if getattr(sys, "argv", None) else ""  # none where it is embedded
+        # There is none where Python is embedded; and a script may put anything into its own.
+        script, *arguments = map(str, getattr(sys, "argv", None) or [""])
         self._header: dict[str, Any] = {
             "type": "run",
             "version": 1,
             "id": _new_id(now, script),
             "tag": self.tag,
             "script": script,
-            "arguments": sys.argv[1:] if script else [],
+            "arguments": arguments,
             "started": f"{now:%Y-%m-%dT%H:%M:%SZ}",
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -205,7 +206,7 @@ class Tracker:
                 found = {name: getattr(run, name, None) for name in names}
                 self._header["wandb"] = {k: str(v) if v else None for k, v in found.items()}
         except Exception as error:  # of a service that training does not need
-            _say(f"the run of wandb could not be tagged: {error}")
+            _say(f"the run of wandb could not be read or tagged: {error}")
         return True
 
     def _write(self, line: dict[str, Any], mode: str = "a") -> None:
@@ -310,10 +311,23 @@ def _finish_cuda_work() -> None:
 def _peak_memory() -> dict[str, float]:
     if torch.cuda.is_initialized():
         return {"peak_gpu_memory_mb": max(_peaks_of_cards().values(), default=0) / _MIB}
+    peak = _peak_of_process()
+    return {} if peak is None else {"peak_memory_mb": peak / _MIB}
+
+
+def _peak_of_process() -> int | None:
+    """The most bytes that this process has taken, or None where the system does not say."""
+    # On Linux, getrusage starts from what the parent took, and that may be a notebook.
+    try:
+        with open("/proc/self/status", "rb") as status:
+            own = re.search(rb"VmHWM:\s*(\d+) kB", status.read())
+    except OSError:
+        own = None
+    if own is not None:
+        return int(own[1]) * 1024
     if resource is None:
-        return {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_memory_mb": peak * _RSS_UNIT / _MIB}
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def _device_of(optimizer: Optimizer | None) -> str:

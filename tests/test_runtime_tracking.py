@@ -184,6 +184,7 @@ def test_a_gitignore_that_is_there_stays():
         (["/home/me/my project/trän (2).py"], "tr_n_2_"),
         (["-c"], "-c"),
         ([""], "run"),
+        ([Path("train.py"), 4], "train"),
         ([], "run"),
         (["x" * 300 + ".py"], "x" * 64),
     ],
@@ -490,16 +491,43 @@ def test_a_generator_is_not_used_up(clock):
 # Memory
 
 
-def test_memory_of_the_process_is_in_mib():
+@pytest.fixture
+def no_proc(monkeypatch):
+    """A system that does not show its processes as files."""
+
+    def opened(path, *args, **named):
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return open(path, *args, **named)
+
+    monkeypatch.setattr(tracking, "open", opened, raising=False)
+
+
+def check_memory():
     psutil = pytest.importorskip("psutil")
     if tracking.resource is None:
         pytest.skip("a system without getrusage")
     now = psutil.Process().memory_info().rss / MIB
-    peak = Tracker().log({})["peak_memory_mb"]
-    assert 0.9 * now < peak < 100 * now
+    assert 0.9 * now < Tracker().log({})["peak_memory_mb"] < 100 * now
 
 
-def test_a_system_without_getrusage_leaves_memory_out(monkeypatch, clock):
+def test_memory_of_the_process_is_in_mib():
+    check_memory()
+
+
+def test_memory_is_in_mib_from_getrusage_too(no_proc):
+    check_memory()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux does")
+def test_memory_of_the_process_that_started_this_one_does_not_count(script):
+    held = bytearray(b"x") * (800 * MIB)
+    code = "from quickwins_codemod.runtime import Tracker; print(Tracker().log({}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=script, capture_output=True, check=True)
+    assert float(re.search(rb"peak_memory_mb\D+([\d.]+)", done.stdout)[1]) < len(held) / MIB
+
+
+def test_a_system_that_does_not_say_leaves_memory_out(no_proc, monkeypatch, clock):
     monkeypatch.setattr(tracking, "resource", None)
     tracker = Tracker()
     train(tracker, clock, 1.0)
@@ -625,7 +653,10 @@ def test_a_full_disk_is_one_line_and_no_line_follows_the_broken_one(capsys, monk
         def write(self, text):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tracking, "open", lambda *args, **named: Full(), raising=False)
+    def opened(path, *args, **named):
+        return Full() if str(path).endswith(".jsonl") else open(path, *args, **named)
+
+    monkeypatch.setattr(tracking, "open", opened, raising=False)
     tracker.log({})
     monkeypatch.delattr(tracking, "open")
     tracker.log({})
