@@ -19,6 +19,7 @@ from quickwins_codemod.settings import ConfigError, suggest
 from quickwins_codemod.transform import Transform, all_transforms
 
 if TYPE_CHECKING:
+    from quickwins_codemod.compare import Comparison
     from quickwins_codemod.report import text
     from quickwins_codemod.verdict import RunResult
 
@@ -162,6 +163,28 @@ def build(rules: Sequence[Transform]) -> click.Group:
         terminal.out(pages.table(rules) if name is None else pages.page(name, rules))
         return NOTHING
 
+    @group.command()
+    @click.argument("baseline")
+    @click.argument("optimized")
+    @flags.finds_runs
+    @click.option(
+        "--html",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Write a page with table and curves to FILE, too.",
+    )
+    def compare(baseline: str, optimized: str, html: Path | None, **given: Any) -> int:
+        """Show two tracked runs side by side: metrics, speed, memory and the change.
+
+        BASELINE and OPTIMIZED are each a tag, a run's name or id, or the path of a record (.jsonl)
+        or of a folder of records. Several runs with one tag are averaged.
+        """
+        result = _compare((baseline, optimized), given)
+        if html is not None:
+            _write_page(html, result)
+        _show_comparison(result, given["format"])
+        return FAILED if result.problems else NOTHING
+
     return group
 
 
@@ -200,6 +223,35 @@ def _write_patch(path: Path, result: RunResult) -> None:
         patch.write(path, paths.for_git(result))
     except OSError as error:
         raise Refused(f"--patch {path}: cannot be written: {error.strerror}", USAGE) from None
+
+
+def _compare(words: tuple[str, str], given: dict[str, Any]) -> Comparison:
+    from quickwins_codemod import compare, runs
+
+    try:
+        return runs.compared(words, given["root"], given["wandb"], given["script"])
+    except (runs.RunError, compare.CompareError) as error:
+        raise Refused(f"compare: {error}", USAGE) from None
+    except runs.UnreadableError as error:
+        raise Refused(f"compare: {error}", FAILED) from None
+
+
+def _write_page(path: Path, result: Comparison) -> None:
+    from quickwins_codemod.report import comparison_page
+
+    try:
+        comparison_page.write(path, result)
+    except OSError as error:
+        raise Refused(f"--html {path}: cannot be written: {error.strerror}", USAGE) from None
+
+
+def _show_comparison(result: Comparison, form: str) -> None:
+    from quickwins_codemod.report import comparison
+
+    if form == "json":
+        comparison.show_json(result)
+    else:
+        comparison.show(result)
 
 
 def _report(context: click.Context, result: RunResult, command: text.Command) -> None:

@@ -68,6 +68,13 @@ def reads_tree(rules: Sequence[Transform]) -> Callable[[Any], Any]:
     return decorate
 
 
+def finds_runs(command: Any) -> Any:
+    """Decorate a command with what says where runs are looked for, and how they are shown."""
+    for parameter in reversed([*_places(), _format()]):
+        command = parameter(command)
+    return command
+
+
 def take(rules: Sequence[Transform], given: Mapping[str, Any]) -> Flags:
     """Gather what the command line said about the configuration."""
     options: dict[str, dict[str, Any]] = {}
@@ -127,13 +134,7 @@ def _shared() -> Iterator[Callable[[Any], Any]]:
         metavar="PATTERN",
         help="Leave out what matches, too; the syntax of .gitignore.",
     )
-    yield click.option(
-        "--format",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="For people, or for programs.",
-    )
+    yield _format()
     yield click.option(
         "--workers",
         type=click.IntRange(0),
@@ -146,6 +147,36 @@ def _shared() -> Iterator[Callable[[Any], Any]]:
         type=click.Path(path_type=Path, readable=False),
         metavar="FILE",
         help="Read [tool.quickwins] there, not in the nearest pyproject.toml.",
+    )
+
+
+def _places() -> Iterator[Callable[[Any], Any]]:
+    yield click.option(
+        "--root",
+        type=click.Path(path_type=Path, readable=False),
+        default=Path("."),
+        metavar="DIR",
+        help="Look for records at and below DIR, not the current folder.",
+    )
+    yield click.option(
+        "--script",
+        metavar="PATH",
+        help="Only runs of the script with this path, or whose path ends so.",
+    )
+    yield click.option(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="Read runs from the wandb server, not from this disk.",
+    )
+
+
+def _format() -> Callable[[Any], Any]:
+    return click.option(
+        "--format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="For people, or for programs.",
     )
 
 
