@@ -1,4 +1,4 @@
-"""Where the `--tag` option goes: each script is edited, run with `--tag`, and its value looked at."""
+"""Where the `--tag` option goes: scripts are edited, run with `--tag`, and the value looked at."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from quickwins_codemod.script.reading import read
 from quickwins_codemod.selfcheck import stray_line
 
 # In each of these scripts the tag is asked for above the loop over epochs, where a comment says how
-# it is to be written there. Lines that begin with a + are those that the plan adds; a line above
-# with a - is one that it changes.
+# it is to be written there. A + is before the lines that the plan adds, a - before those that go.
 ADDED = {
     "in main": """\
  import argparse
@@ -130,12 +129,12 @@ ADDED = {
 
  class Options:
      def __init__(self):
-         self.parser = argparse.ArgumentParser()
-         self.parser.add_argument("--epochs", type=int, default=1)
-+        self.parser.add_argument("--tag", default=None, help="name of this run in quickwins compare")
+         self.p = argparse.ArgumentParser()
+         self.p.add_argument("--epochs", type=int, default=1)
++        self.p.add_argument("--tag", default=None, help="name of this run in quickwins compare")
 
      def parse(self):
-         self.options = self.parser.parse_args()
+         self.options = self.p.parse_args()
          return self.options
 
  opts = Options().parse()
@@ -197,7 +196,7 @@ ADDED = {
  parser.add_argument('--epochs', type=int, default=1)
 +parser.add_argument('--tag', default=None, help='name of this run in quickwins compare')
  args = vars(parser.parse_args())
- # tag: args["tag"]
+ # tag: args['tag']
  for epoch in range(args['epochs']):
      pass
 """,
@@ -207,7 +206,7 @@ ADDED = {
  parser.add_argument('--epochs', type=int, default=1)
 +parser.add_argument('--tag', default=None, help='name of this run in quickwins compare')
  args = parser.parse_args().__dict__
- # tag: args["tag"]
+ # tag: args['tag']
  for epoch in range(args['epochs']):
      pass
 """,
@@ -298,10 +297,10 @@ ADDED = {
 """,
     "one after the other on a line": """\
  import argparse
- parser = argparse.ArgumentParser()
--parser.add_argument("--a"); parser.add_argument("--b"); args = parser.parse_args()
-+parser.add_argument("--a"); parser.add_argument("--b"); parser.add_argument("--tag", default=None, \
-help="name of this run in quickwins compare"); args = parser.parse_args()
+ p = argparse.ArgumentParser()
+-p.add_argument("--a"); p.add_argument("--b"); args = p.parse_args()
++p.add_argument("--a"); p.add_argument("--b"); p.add_argument("--tag", default=None, \
+help="name of this run in quickwins compare"); args = p.parse_args()
  # tag: args.tag
  for epoch in range(2):
      pass
@@ -337,7 +336,9 @@ help="name of this run in quickwins compare"); args = parser.parse_args()
  parser.add_argument("--epochs", type=int, default=1)
 +parser.add_argument("--tag", default=None, help="name of this run in quickwins compare")
  args = parser.parse_args()
- note(**vars(args)), types.SimpleNamespace(**vars(args))
+ note(**vars(args)), types.SimpleNamespace(**vars(args)), "{epochs}".format(**vars(args))
+ options = vars(args)
+ print({**options}, complex(**{"real": options["epochs"]}), dict.fromkeys(options))
  # tag: args.tag
  for epoch in range(args.epochs):
      pass
@@ -450,11 +451,13 @@ def main({parameters}):
 """
 
 
-def argparse_script(make: str = "", options: str = "", line: str = "", then: str = "") -> str:
+def parsed(options: str = "", make: str = "", line: str = "", then: str = "") -> str:
     return ARGPARSE.format(make=make, options=options, line=line, then=then)
 
 
-def click_script(above: str = "", options: str = "", parameters: str = "epochs", body: str = "") -> str:
+def clicked(
+    options: str = "", above: str = "", parameters: str = "epochs", body: str = ""
+) -> str:
     return CLICK.format(above=above, options=options, parameters=parameters, body=body)
 
 
@@ -475,7 +478,9 @@ def taken_apart(marked: str) -> tuple[str, str, str]:
     return old, new, re.search(r"# tag: (.*)", marked)[1]
 
 
-def tag_of(script: Script, found: TagPlan, arguments: list[str], folder: Path, monkeypatch) -> object:
+def tag_of(
+    script: Script, found: TagPlan, arguments: list[str], folder: Path, monkeypatch
+) -> object:
     """What the expression is above the loop when the edited script runs."""
     (loop,) = [n for n in script.tree.all(cst.For) if script.tree.code(n.target) == "epoch"]
     note = InsertBefore(loop, f"import builtins; builtins.noted.append({found.expression})\n")
@@ -510,129 +515,104 @@ def test_a_script_that_has_the_option_is_left_as_it_is(case):
     assert found == TagPlan(expression, ())
 
 
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        pytest.param("for epoch in range(2):\n    pass\n", "no options", id="no parser"),
-        pytest.param(
-            "from other import args\nfor epoch in range(args.epochs):\n    pass\n", "no options",
-            id="options of another file",
-        ),
-        pytest.param(
-            "import argparse\nargs = argparse.ArgumentParser().parse_args()\n"
-            "for epoch in range(2):\n    pass\n", "has no name", id="a parser without a name",
-        ),
-        pytest.param(argparse_script(line='["--epochs", "2"]'), "no command line", id="fixed arguments"),
-        pytest.param(argparse_script(line="args=[]"), "no command line", id="no arguments, by name"),
-        pytest.param(argparse_script(line='"--epochs 2".split()'), "no command line", id="a fixed line"),
-        pytest.param(argparse_script(make="parents=[other()]"), "`parents`", id="parents"),
-        pytest.param(argparse_script(make='prefix_chars="+"'), "`prefix_chars`", id="another prefix"),
-        pytest.param(argparse_script(make="**words"), r"`\*\*`", id="made with anything"),
-        pytest.param(
-            argparse_script(options='commands = parser.add_subparsers()\ncommands.add_parser("go")'),
-            "subcommands", id="subcommands",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("--tag", nargs="+")'), "not one string", id="several tags",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("--tag", action="store_true")'), "not one string",
-            id="a switch",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("--tag", type=int)'), "not one string", id="a number",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("--tag", **words)'), "not one string", id="who knows",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("--tags", nargs="+")'),
-            "abbreviation of `--tags`", id="an abbreviation",
-        ),
-        pytest.param(
-            argparse_script(
-                options='parser.add_argument("--lr")\nfirst = argparse.ArgumentParser()\nfirst.add_argument("--tag", nargs="*")\n'
-                "known, rest = first.parse_known_args()"
-            ), "another parser", id="the tag of another parser",
-        ),
-        pytest.param(
-            argparse_script(options='if later:\n    parser.add_argument("--tag")'), "under a condition",
-            id="a tag that may not be there",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("--label", dest="tag")'), "stored as `tag`", id="dest",
-        ),
-        pytest.param(
-            argparse_script(options='parser.add_argument("tag", nargs="?")'), "stored as `tag`", id="positional",
-        ),
-        pytest.param(
-            argparse_script(options='parser.set_defaults(tag="a")'), "stored as `tag`", id="set_defaults",
-        ),
-        pytest.param(
-            argparse_script(options='for n in "ab":\n    parser.add_argument(f"--{n}")'), "not spelled out",
-            id="computed names",
-        ),
-        pytest.param(
-            "from other import add_options\n" + argparse_script(options="add_options(parser)"),
-            "`add_options` may add options", id="options added in another file",
-        ),
-        pytest.param(argparse_script(then='args.tag = "a"'), "already", id="set by the script"),
-        pytest.param(
-            argparse_script(then='print(getattr(args, "tag", "none"))'), "already", id="asked for",
-        ),
-        pytest.param(
-            argparse_script(then='print(vars(args).get("tag"))'), "already", id="asked for in the dict",
-        ),
-        pytest.param(
-            argparse_script(then="args.__dict__ = load()"), "set anew", id="options of a checkpoint",
-        ),
-        pytest.param(
-            "from other import Model\n" + argparse_script(then="model = Model(**vars(args))"),
-            "`Model` is called with all options", id="all options as keywords",
-        ),
-        pytest.param(argparse_script(then="args = load(args)"), "something else", id="made anew elsewhere"),
-        pytest.param(
-            argparse_script(then="args = vars(args)").replace("args.epochs", "2"), "something else",
-            id="two kinds of thing",
-        ),
-        pytest.param(
-            "import argparse\n\ndef train(epochs):\n    for epoch in range(epochs):\n        pass\n\n"
-            "parser = argparse.ArgumentParser()\nargs = parser.parse_args()\ntrain(args.epochs)\n",
-            "no options", id="not handed on",
-        ),
-        pytest.param(
-            argparse_script().replace("    pass", "    args = parser.parse_args()"),
-            "does not hold the options", id="read again in the loop",
-        ),
-        pytest.param(click_script(above="@profile"), "not click's", id="another decorator"),
-        pytest.param(click_script(body="train(**locals())"), "`locals` takes all", id="click, locals()"),
-        pytest.param(
-            click_script(above="@click.pass_context", parameters="c, epochs", body="c.forward(other)"),
-            "`c.forward` takes all", id="click, forwarded",
-        ),
-        pytest.param(click_script(body="tag = 1"), "`tag` means something", id="a local tag"),
-        pytest.param(
-            click_script(options='@click.option("--run-tag", "tag")', parameters="epochs, tag"),
-            "`tag` means something", id="a parameter tag",
-        ),
-        pytest.param(
-            click_script(options='@click.option("--tag", multiple=True)', parameters="epochs, tag"),
-            "not one string", id="click, several tags",
-        ),
-        pytest.param(
-            click_script(options='@click.option("--tag")', parameters="**words"), "not known", id="click, in a dict",
-        ),
-        pytest.param(
-            "import click\n\n@click.command()\ndef main():\n    for epoch in range(2):\n        pass\n",
-            "no options yet", id="click, no option",
-        ),
-        pytest.param(
-            "import typer\n\napp = typer.Typer()\n\n@app.command()\ndef main(epochs: int = 2):\n"
-            "    for epoch in range(epochs):\n        pass\n", "no options", id="typer",
-        ),
-    ],
-)
-def test_none_where_it_cannot_be_shown_to_be_safe(source, why):
+# The source, and a word of the reason.
+REFUSED = {
+    "no parser": ("for epoch in range(2):\n    pass\n", "no options"),
+    "options of another file": (
+        "from other import args\nfor epoch in range(args.epochs):\n    pass\n", "no options",
+    ),
+    "a parser without a name": (
+        "import argparse\nargs = argparse.ArgumentParser().parse_args()\n"
+        "for epoch in range(2):\n    pass\n", "has no name",
+    ),
+    "not handed on": (
+        "import argparse\n\ndef train(epochs):\n    for epoch in range(epochs):\n        pass\n"
+        "\nparser = argparse.ArgumentParser()\nargs = parser.parse_args()\ntrain(args.epochs)\n",
+        "no options",
+    ),
+    "read again in the loop": (
+        parsed().replace("    pass", "    args = parser.parse_args()"), "does not hold the options",
+    ),
+    "made anew elsewhere": (parsed(then="args = load(args)"), "something else"),
+    "two kinds of thing": (
+        parsed(then="args = vars(args)").replace("args.epochs", "2"), "something else",
+    ),
+    "fixed arguments": (parsed(line='["--epochs", "2"]'), "no command line"),
+    "no arguments, by name": (parsed(line="args=[]"), "no command line"),
+    "a fixed line": (parsed(line='"--epochs 2".split()'), "no command line"),
+    "parents": (parsed(make="parents=[other()]"), "`parents`"),
+    "another prefix": (parsed(make='prefix_chars="+"'), "`prefix_chars`"),
+    "made with anything": (parsed(make="**words"), r"`\*\*`"),
+    "subcommands": (parsed('commands = parser.add_subparsers()'), "subcommands"),
+    "several tags": (parsed('parser.add_argument("--tag", nargs="+")'), "not one string"),
+    "a switch": (parsed('parser.add_argument("--tag", action="store_true")'), "not one string"),
+    "a number": (parsed('parser.add_argument("--tag", type=int)'), "not one string"),
+    "who knows": (parsed('parser.add_argument("--tag", **words)'), "not one string"),
+    "a tag that may not be there": (
+        parsed('if later:\n    parser.add_argument("--tag")'), "under a condition",
+    ),
+    "an abbreviation": (
+        parsed('parser.add_argument("--tags", nargs="+")'), "abbreviation of `--tags`",
+    ),
+    "the tag of another parser": (
+        parsed(
+            'parser.add_argument("--lr")\nfirst = argparse.ArgumentParser()\n'
+            'first.add_argument("--tag", nargs="*")\nknown, rest = first.parse_known_args()'
+        ), "another parser",
+    ),
+    "dest": (parsed('parser.add_argument("--label", dest="tag")'), "stored as `tag`"),
+    "positional": (parsed('parser.add_argument("tag", nargs="?")'), "stored as `tag`"),
+    "set_defaults": (parsed('parser.set_defaults(tag="a")'), "stored as `tag`"),
+    "computed names": (
+        parsed('for name in "ab":\n    parser.add_argument(f"--{name}")'), "not spelled out",
+    ),
+    "options added in another file": (
+        "from other import add_options\n" + parsed("add_options(parser)"),
+        "`add_options` may add options",
+    ),
+    "set by the script": (parsed(then='args.tag = "a"'), "already"),
+    "asked for": (parsed(then='print(getattr(args, "tag", "none"))'), "already"),
+    "asked for in the dict": (parsed(then='print(vars(args).get("tag"))'), "already"),
+    "options of a checkpoint": (parsed(then="args.__dict__ = load()"), "set anew"),
+    "all options as keywords": (
+        "from other import Model\n" + parsed(then="model = Model(**vars(args))"),
+        "`Model` is called with all options",
+    ),
+    "options that are given as keywords": (
+        parsed(then="given = {k: v for k, v in vars(args).items() if v}\nmodel = Model(**given)"),
+        "`Model` is called with all options",
+    ),
+    "typer": (
+        "import typer\n\napp = typer.Typer()\n\n@app.command()\ndef main(epochs: int = 2):\n"
+        "    for epoch in range(epochs):\n        pass\n", "no options",
+    ),
+    "click, another decorator": (clicked(above="@profile"), "not click's"),
+    "click, no option": (clicked().replace('@click.option("--epochs", default=1)', ""), "no opt"),
+    "click, locals()": (clicked(body="train(**locals())"), "`locals` takes all"),
+    "click, forwarded": (
+        clicked(above="@click.pass_context", parameters="c, epochs", body="c.forward(other)"),
+        "`c.forward` takes all",
+    ),
+    "click, a local tag": (clicked(body="tag = 1"), "`tag` means something"),
+    "click, a parameter tag": (
+        clicked('@click.option("--run-tag", "tag")', parameters="epochs, tag"),
+        "`tag` means something",
+    ),
+    "click, a tag among any keywords": (
+        clicked('@click.option("--run-tag", "tag")', parameters="**words"),
+        "`tag` means something",
+    ),
+    "click, several tags": (
+        clicked('@click.option("--tag", multiple=True)', parameters="epochs, tag"),
+        "not one string",
+    ),
+    "click, in a dict": (clicked('@click.option("--tag")', parameters="**words"), "not known"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_none_where_it_cannot_be_shown_to_be_safe(case):
+    source, why = REFUSED[case]
     _, found = plan(source)
 
     assert isinstance(found, str)
@@ -642,17 +622,26 @@ def test_none_where_it_cannot_be_shown_to_be_safe(source, why):
 @pytest.mark.parametrize(
     ("other", "expression"),
     [
-        ("from train import train\ntrain(options)\n", 'getattr(args, "tag", None)'),
-        ("import train as t\nt.train(options)\n", 'getattr(args, "tag", None)'),
+        ("from train import train\ntrain(options)\n", "getattr(args, 'tag', None)"),
+        ("import train as t\nt.train(options)\n", "getattr(args, 'tag', None)"),
         ("def train():  # no word of the other file\n    pass\n", "args.tag"),
     ],
 )
-def test_a_function_that_another_file_calls_takes_options_without_a_tag(other, expression, tmp_path):
-    source = (
-        "import argparse\n\ndef train(args):\n    for epoch in range(args.epochs):\n        pass\n\n"
-        "if __name__ == '__main__':\n    parser = argparse.ArgumentParser()\n"
-        "    parser.add_argument('--epochs')\n    train(parser.parse_args())\n"
-    )
+def test_a_function_that_another_file_calls_takes_options_without_a_tag(
+    other, expression, tmp_path
+):
+    source = """\
+import argparse
+
+def train(args):
+    for epoch in range(args.epochs):
+        pass
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--epochs')
+    train(parser.parse_args())
+"""
     (tmp_path / "train.py").write_text(source)
     (tmp_path / "sweep.py").write_text(other)
     _, found = plan(source, Neighbours(tmp_path / "train.py", [tmp_path], tmp_path))
@@ -661,7 +650,10 @@ def test_a_function_that_another_file_calls_takes_options_without_a_tag(other, e
 
 
 def test_a_decorator_stands_below_another_with_the_line_ends_of_the_file():
-    source = "@one  # first\r\n# second\r\n@two(\r\n    1\r\n)\r\n# f\r\nclass A:\r\n    @one\r\n    def f(self): pass\r\n"
+    source = "\r\n".join([
+        "@one  # first", "# second", "@two(", "    1", ")", "# f", "class A:", "    @one",
+        "    def f(self): pass", "",
+    ])
     script = read(cst.parse_module(source))
     outer, _, inner = sorted(script.tree.all(cst.Decorator), key=script.tree.position)
     edits = [InsertAfter(outer, "@new(1)"), InsertAfter(inner, "@new(2)")]

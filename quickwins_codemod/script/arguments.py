@@ -28,6 +28,7 @@ _GROUPS = ("add_argument_group", "add_mutually_exclusive_group")
 _PARSES = ("parse_args", "parse_known_args")
 #: What may be called with all options as keywords, whatever they are.
 _TAKES_ANY = ("dict", "types.SimpleNamespace", "argparse.Namespace")
+_METHODS_TAKE_ANY = ("format", "update")
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,10 @@ class TagOption:
     def _read(self, holder: _Holder, name: str) -> str:
         """The option's value; with a default where another caller's options may lack it."""
         safe = any(self._runs_elsewhere(function) for function in holder.given)
+        q = _quote((self._options(holder.parsed.parser) or [holder.parsed.parser])[-1])
         if holder.parsed.kind == "dict":
-            return f'{holder.text}.get("{name}")' if safe else f'{holder.text}["{name}"]'
-        return f'getattr({holder.text}, "{name}", None)' if safe else f"{holder.text}.{name}"
+            return f"{holder.text}.get({q}{name}{q})" if safe else f"{holder.text}[{q}{name}{q}]"
+        return f"getattr({holder.text}, {q}{name}{q}, None)" if safe else f"{holder.text}.{name}"
 
     def _holders(
         self, frames: Sequence[Frame], place: Place, outer: cst.CSTNode
@@ -444,7 +446,7 @@ class TagOption:
             if any(self._is_of(n, parser) for n in asked):
                 raise _Unclear("the options of this script are asked for a `tag` already")
         for call in self.tree.all(cst.Call):
-            spread = [a for a in call.args if a.star == "**" and self._is_of(a.value, parser)]
+            spread = any(a.star == "**" and self._is_all(a.value, parser) for a in call.args)
             if spread and not self._takes_any(call):
                 name = self.tree.code(call.func)
                 raise _Unclear(f"`{name}` is called with all options of this script as keywords")
@@ -453,10 +455,25 @@ class TagOption:
         function = self.names.callee(call)
         if function is not None:
             return function.params.star_kwarg is not None
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value in _METHODS_TAKE_ANY:
+            return True
         return self.names.dotted(call.func) in _TAKES_ANY
 
     def _is_of(self, node: cst.BaseExpression, parser: cst.Call) -> bool:
         return any(p is not None and p.parser is parser for p in self._parsed(node, set()))
+
+    def _is_all(self, node: cst.BaseExpression, parser: cst.Call) -> bool:
+        """Whether a dict may hold all options: `vars(args)`, or what is made of its items."""
+        for value, _ in self._values(node, None, set()):
+            for inner in walk(value) if value is not None else ():
+                parent = self.tree.parents[inner]
+                if isinstance(parent, cst.Subscript) and parent.value is inner:
+                    continue
+                if isinstance(parent, cst.Attribute) and parent.attr.value not in ("items", "copy"):
+                    continue
+                if _Parsed(parser, "dict") in self._parsed(inner, set()):
+                    return True
+        return False
 
     def _added(self, parser: cst.Call, options: Sequence[cst.Call]) -> Edit:
         """The new option below the last one that stands beside the parser's own statement."""
