@@ -192,10 +192,7 @@ def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
     from quickwins_codemod import discovery, repository
     from quickwins_codemod.report.progress import Bar
 
-    try:
-        here = Path.cwd()
-    except OSError:
-        raise Refused("the current directory is no longer there", USAGE) from None
+    here = _here()
     try:
         root = discovery.project_root(given["paths"], here)
         settings = configuration.load(root, rules, flags.take(rules, given))
@@ -205,6 +202,13 @@ def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
             )
     except discovery.PathError as error:
         raise Refused(str(error), USAGE) from None
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:
+        raise Refused("the current directory is no longer there", USAGE) from None
 
 
 def _write(result: RunResult, allow_dirty: bool) -> RunResult:
@@ -229,7 +233,8 @@ def _compare(words: tuple[str, str], given: dict[str, Any]) -> Comparison:
     from quickwins_codemod import compare, runs
 
     try:
-        return runs.compared(words, given["root"], given["wandb"], given["script"])
+        root = _here() / given["root"]
+        return runs.compared(words, root, given["wandb"], given["script"])
     except (runs.RunError, compare.CompareError) as error:
         raise Refused(f"compare: {error}", USAGE) from None
     except runs.UnreadableError as error:

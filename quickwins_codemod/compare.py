@@ -8,6 +8,7 @@ and each other about one epoch (`runtime/tracking.py`). Which runs there are is 
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections import Counter
@@ -124,7 +125,7 @@ class Row:
 
     name: the metric. when: at the "best" or the "last" epoch, or over the whole "run".
     better: which direction is, None where neither is. change: in percent of the baseline's mean,
-        None where one mean is not known or the baseline's is 0.
+        None where one mean is not known or the baseline's is 0, or next to it.
     """
 
     name: str
@@ -138,7 +139,8 @@ class Row:
         before, after = self.baseline.mean, self.optimized.mean
         if before is None or after is None or before == 0:
             return None
-        return 100 * (after - before) / abs(before)
+        percent = 100 * (after - before) / abs(before)
+        return percent if math.isfinite(percent) else None
 
     @property
     def verdict(self) -> Literal["better", "worse", "same", ""]:
@@ -502,9 +504,10 @@ def _notes(before: Side, after: Side, rows: Sequence[Row]) -> list[str]:
             missing = len(side.runs) - found_value.n
             if missing:
                 place = {"best": " at the best epoch", "last": " at the last epoch", "run": ""}
+                share = "" if len(side.runs) == 1 else f" {missing} of {len(side.runs)} runs of"
                 notes.append(
-                    f"{plain(row.name)} is not known{place[row.when]} of {missing} of"
-                    f' {len(side.runs)} runs of "{plain(side.word)}"'
+                    f"{plain(row.name)} is not known{place[row.when]} of{share}"
+                    f' "{plain(side.word)}"'
                 )
     return notes
 

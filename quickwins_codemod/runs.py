@@ -199,7 +199,7 @@ def _ids(entries: Sequence[_Entry]) -> str:
 
 def _on_disk(root: Path) -> _Shelf:
     if not root.is_dir():
-        raise RunError(f"--root {root}: no such folder")
+        raise RunError(f"--root {plain(short(root))}: no such folder")
     where = f"the {_RECORDS.as_posix()} folders of {_place(root)}"
     paths = list(_below(root))
     other = os.environ.get(VARIABLE)
@@ -217,8 +217,10 @@ def _at_path(word: str) -> _Shelf | None:
         return None
     if path.is_dir():
         paths = _directly_in(path) or list(_below(path))
-    elif path.exists():
+    elif path.is_file():
         paths = [path]
+    elif path.exists():
+        raise RunError(f"{plain(word)}: is neither a file nor a folder")
     else:
         raise RunError(f"{plain(word)}: no such file or folder")
     found = _filled(_Shelf(plain(word), given=True), paths)
@@ -262,7 +264,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _directly_in(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIX))
+        return sorted(p for p in folder.iterdir() if p.name.endswith(_SUFFIX) and p.is_file())
     except OSError:
         return []
 

@@ -206,6 +206,7 @@ def test_a_change_from_zero_and_of_a_negative_number() -> None:
         return compare.Row("mrr", "last", "higher", compare.value([before]), compare.value([after]))
 
     assert row(0.0, 1.0).change is None and row(0.0, 1.0).verdict == "better"
+    assert row(5e-324, 1.0).change is None
     assert row(-2.0, -1.0).change == 50.0 and row(-2.0, -1.0).verdict == "better"
 
 
@@ -375,6 +376,7 @@ def test_scripts_are_not_averaged(here: Path, capsys: Any) -> None:
             ' current folder; tags there: baseline, optimized; did you mean "baseline"?',
         ),
         ("baseline nowhere.jsonl", "nowhere.jsonl: no such file or folder"),
+        ("baseline /dev/null", "/dev/null: is neither a file nor a folder"),
         ("baseline ./empty", "./empty: holds no record of a run (a file .jsonl) with an epoch"),
         ("baseline .", ". holds runs of several tags (baseline, optimized); name one of the tags"),
         ("baseline baseline", '"baseline" and "baseline" both name the run run-baseline; name two'),
@@ -483,7 +485,7 @@ def test_values_that_are_no_numbers(here: Path, capsys: Any) -> None:
     assert shown["ndcg@10", "best"] == pytest.approx((0.2, 0.4, 100.0))
     assert shown["ndcg@10", "last"] == (None, 0.4, None)
     assert shown["auc", "last"] == (None, 1.0, None)
-    assert 'ndcg@10 is not known at the last epoch of 1 of 1 runs of "baseline"' in found["notes"]
+    assert 'ndcg@10 is not known at the last epoch of "baseline"' in found["notes"]
     assert not {"name_of", "b"} & {name for name, _ in shown}
     out = say(capsys, "baseline", "optimized")[1]
     assert "n/a" in out
@@ -499,7 +501,27 @@ def test_foreign_text_does_not_drive_the_terminal(here: Path, capsys: Any) -> No
     assert "\x1b" not in refused(capsys, evil + "?", "baseline")
 
 
+def test_a_narrow_terminal_loses_nothing(here: Path) -> None:
+    both(here, {"samples_per_second": 1}, {"samples_per_second": 1})
+    for width in (80, 50):
+        shown = comparison.text(_compared("baseline", "optimized"), width=width)
+        table = shown.split("\n\n", 1)[1].split("note:")[0]
+        assert max(map(len, table.splitlines())) <= width
+        assert "…" not in table and "over" in table and "same" in table
+
+
 # A process of its own
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
+def test_a_folder_that_is_gone_is_one_line(here: Path) -> None:
+    (here / "gone").mkdir()
+    command = f"rmdir ../gone; exec {sys.executable} -m quickwins_codemod compare a b --root .."
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=here / "gone", capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "quickwins: the current directory is no longer there\n"
 
 
 def test_it_loads_no_heavy_library(here: Path) -> None:
@@ -515,6 +537,59 @@ def test_it_loads_no_heavy_library(here: Path) -> None:
     )
     assert done.stdout.splitlines()[-1] == "heavy: 0", done.stderr
     assert done.stderr == "" and (here / "page.html").exists()
+
+
+SCRIPT = """
+import argparse, random
+import torch
+from quickwins_codemod.runtime.tracking import Tracker
+
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--tag")
+arguments.add_argument("--rate", type=float)
+args = arguments.parse_args()
+torch.set_num_threads(1)
+torch.manual_seed(0)
+data = torch.utils.data.TensorDataset(torch.randn(64, 4), torch.randn(64, 1))
+loader = torch.utils.data.DataLoader(data, batch_size=16)
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=args.rate)
+tracker = Tracker(optimizer, tag=args.tag)
+for epoch in range(3):
+    tracker.start_training()
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+    tracker.end_training(loader)
+    tracker.log({"ndcg@10": args.rate * (epoch + 1), "val_rmse": loss.item() ** 0.5}, prefix="val_")
+"""
+
+
+def test_records_of_the_real_tracker(here: Path, capsys: Any) -> None:
+    pytest.importorskip("torch")
+    (here / "train.py").write_text(SCRIPT)
+    hidden = ("RANK", "QUICKWINS_TAG", runs.VARIABLE)
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    for tag, rate in (("baseline", "0.1"), ("optimized", "0.2")):
+        command = [sys.executable, "train.py", "--tag", tag, "--rate", rate]
+        subprocess.run(command, cwd=here, env=environment, check=True, timeout=60)
+    found = report(capsys, "baseline", "optimized", "--html", "page.html")
+    shown = figures(found)
+    assert shown["ndcg@10", "best"] == pytest.approx((0.3, 0.6, 100.0))
+    memory = {name for name, _ in shown if name.startswith("peak_")}
+    assert {"rmse", "samples_per_second", "epoch_seconds", "elapsed_seconds"} < {
+        n for n, _ in shown
+    }
+    assert all(shown[name, "run"][0] > 0 for name in {"samples_per_second", *memory})
+    assert found["notes"] == ["one run each: no spread is known"] and not found["problems"]
+    (run,) = found["optimized"]["runs"]
+    assert run["script"] == "train.py" and run["epochs"] == 3 and run["torch"]
+    assert run["arguments"] == ["--tag", "optimized", "--rate", "0.2"]
+    rates = {e.rates for e in _compared("baseline", "optimized").optimized.runs[0].epochs}
+    assert rates == {(0.2,)}
+    assert "learning rate by epoch" in (here / "page.html").read_text(encoding="utf-8")
 
 
 def test_the_page_cannot_be_written(here: Path, capsys: Any) -> None:

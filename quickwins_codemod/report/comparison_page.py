@@ -48,8 +48,9 @@ ul { padding-left: 1.25rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
-td.n, th.n { text-align: right; white-space: nowrap; }
-tbody th { font-weight: 400; overflow-wrap: anywhere; }
+td.n, th.n { text-align: right; }
+tbody th { font-weight: 400; min-width: 6.5rem; }
+th { overflow-wrap: break-word; }
 tr.part th { font-weight: 600; padding-top: 1rem; }
 .runs td, .runs th { font-size: .85rem; }
 .runs .long { min-width: 14rem; overflow-wrap: anywhere; }
@@ -64,6 +65,8 @@ figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--faint); font: 13px system-ui, sans-serif; }
 .grid { stroke: var(--line); stroke-width: 1; }
+@media (max-width: 36rem) { body { padding: .75rem; } .figures { font-size: .85rem; }
+  .figures th, .figures td { padding: .25rem; } svg text { font-size: 17px; } }
 .run, .mean { fill: none; stroke-linejoin: round; stroke-linecap: round; }
 .run { stroke-width: 1; opacity: .55; } .mean { stroke-width: 3; }
 .baseline .mean { stroke-dasharray: 7 5; }
@@ -147,24 +150,32 @@ def _notes(result: Comparison) -> Iterator[str]:
 
 def _table(result: Comparison) -> Iterator[str]:
     yield "<h2>Figures</h2>"
-    yield '<div class="wide"><table>'
+    yield '<div class="wide"><table class="figures">'
     heads = "".join(f'<th scope="col" class="n">{_safe(side.word)}</th>' for side in result.sides)
-    yield f'<thead><tr><td></td>{heads}<th scope="col" class="n">change</th><td></td></tr></thead>'
+    yield f'<thead><tr><td></td>{heads}<th scope="col" class="n">change</th></tr></thead>'
     yield "<tbody>"
     for heading, rows in comparison.sections(result):
-        yield f'<tr class="part"><th colspan="5" scope="colgroup">{_safe(heading)}</th></tr>'
+        yield f'<tr class="part"><th colspan="4" scope="colgroup">{_safe(heading)}</th></tr>'
         for row in rows:
-            values = (row.baseline, row.optimized)
-            cells = [comparison.spelled(found, row.name) for found in values]
-            cells.append(comparison.change(row))
+            cells = [
+                _unbroken(comparison.spelled(found, row.name))
+                for found in (row.baseline, row.optimized)
+            ]
+            verdict = f' <span class="{row.verdict}">{row.verdict}</span>' if row.verdict else ""
+            cells.append(_unbroken(comparison.change(row)) + verdict)
             yield (
                 f'<tr><th scope="row">{_safe(comparison.label(row.name))}</th>'
-                + "".join(f'<td class="n">{_safe(cell)}</td>' for cell in cells)
-                + f'<td class="{row.verdict}">{row.verdict}</td></tr>'
+                + "".join(f'<td class="n">{cell}</td>' for cell in cells)
+                + "</tr>"
             )
     yield "</tbody></table></div>"
     if any(found.n > 1 for row in result.rows for found in (row.baseline, row.optimized)):
         yield "<p>mean ± sample standard deviation over runs</p>"
+
+
+def _unbroken(cell: str) -> str:
+    """Let a cell break before its spread only."""
+    return cell.replace(" ± ", " ±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _runs(result: Comparison) -> Iterator[str]:
