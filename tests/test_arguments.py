@@ -663,3 +663,41 @@ def test_a_decorator_stands_below_another_with_the_line_ends_of_the_file():
         "    @one\r\n", "    @one\r\n    @new(2)\r\n"
     )
     assert stray_line(source, new, script, edits) is None
+
+
+SHARED = """\
+def add_options(parser):
+    parser.add_argument("--lr", type=float, default=0.1)
+    {}
+"""
+SHARING = "from shared import add_options\n" + parsed("add_options(parser)")
+
+
+@pytest.mark.parametrize(
+    "line, known",
+    [
+        ('parser.add_argument("-s", "--seed", type=int)', True),
+        ("return None", True),
+        ('parser.add_argument("--tag")', False),
+        ('parser.add_argument("--tags", nargs="+")', False),
+        ('parser.add_argument("--label", dest="tag")', False),
+        ('parser.add_argument("--label", **words)', False),
+        ("parser.add_argument(NAME)", False),
+        ("parser.add_subparsers()", False),
+        ("more(parser)", False),
+        ("parser = other(", False),
+    ],
+)
+def test_options_added_by_a_function_of_the_repository_are_read(tmp_path, line, known, monkeypatch):
+    (tmp_path / "shared.py").write_text(SHARED.format(line))
+    (tmp_path / "train.py").write_text(SHARING)
+    neighbours = Neighbours(tmp_path / "train.py", [tmp_path], tmp_path)
+    script, found = plan(SHARING, neighbours)
+
+    assert isinstance(found, TagPlan) == known, found
+    if known:
+        monkeypatch.syspath_prepend(tmp_path)
+        sys.modules.pop("shared", None)
+        assert tag_of(script, found, ["--tag", "x"], tmp_path, monkeypatch) == "x"
+    else:
+        assert "`add_options` may add options" in found

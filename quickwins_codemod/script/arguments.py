@@ -8,6 +8,7 @@ argument more. Such scripts get none; `TagOption.why` says so in words.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -371,6 +372,8 @@ class TagOption:
                 raise _Unclear("an option of this script has a name that is not spelled out")
         for call in self.tree.all(cst.Call):
             if self.names.callee(call) is None and any(self._hands(a, parser) for a in call.args):
+                if self._adds_plain_options(call):
+                    continue
                 name = self.tree.code(call.func)
                 raise _Unclear(f"`{name}` may add options to the parser in another file")
         for call in (c for name in _PARSES for c in self._methods(name, parser)):
@@ -379,6 +382,28 @@ class TagOption:
                 line = next((a for a in call.args if a.keyword.value == "args"), None)
             if line is not None and self._is_fixed(line.value):
                 raise _Unclear("the parser of this script reads no command line")
+
+    def _adds_plain_options(self, call: cst.Call) -> bool:
+        """A function of the repository that only adds options to its one argument, none like a tag."""
+        module, _, name = (self.names.dotted(call.func) or "").rpartition(".")
+        text = self.neighbours.source(module) if self.neighbours is not None and module else None
+        if text is None or len(call.args) != 1 or call.args[0].keyword is not None:
+            return False
+        try:
+            body = ast.parse(text).body
+        except (SyntaxError, ValueError):
+            return False
+        found = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == name]
+        if len(found) != 1 or len(found[0].args.args) != 1 or found[0].decorator_list:
+            return False
+        parameter = found[0].args.args[0].arg
+        uses = [n for n in ast.walk(found[0]) if isinstance(n, ast.Name) and n.id == parameter]
+        options = [
+            n for n in ast.walk(found[0])
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+            and n.func.attr == "add_argument" and n.func.value in uses
+        ]
+        return len(options) == len(uses) and all(map(_is_plain_option, options))
 
     def _is_fixed(self, line: cst.BaseExpression) -> bool:
         """`parse_args([])`, `parse_args("--epochs 3".split())`."""
@@ -622,3 +647,12 @@ def _quote(call: cst.Call) -> str:
     """The quote that a call uses for its first string."""
     found = (n.quote for n in walk(call) if isinstance(n, cst.SimpleString))
     return next((q for q in found if len(q) == 1), '"')
+
+
+def _is_plain_option(call: ast.Call) -> bool:
+    """Its names are spelled out, and neither they nor where it is stored are those of a tag."""
+    names = [a.value if isinstance(a, ast.Constant) else None for a in call.args]
+    stored = {k.arg: k.value for k in call.keywords}
+    if None in stored or "dest" in stored or not names:
+        return False
+    return all(isinstance(n, str) and not n.lstrip("-").startswith("tag") for n in names)
