@@ -462,6 +462,17 @@ def test_a_first_line_that_is_none_ends_in_3(
     assert message in refused(capsys, "odd", "optimized", code=cli.FAILED)
 
 
+def test_a_record_that_is_reached_twice_is_reported_once(
+    here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both(here, {}, {})
+    folder = here / ".quickwins" / "runs"
+    (folder / "odd.jsonl").write_text("odd\n")
+    monkeypatch.setenv(runs.VARIABLE, str(folder))
+    said = refused(capsys, "odd", "optimized", code=cli.FAILED)
+    assert said == ".quickwins/runs/odd.jsonl:1: is not the first line of a record"
+
+
 def test_a_run_that_has_just_begun_is_none_yet(here: Path, capsys: Any) -> None:
     both(here, {}, {})
     folder = here / ".quickwins" / "runs"
