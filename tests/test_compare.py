@@ -115,6 +115,7 @@ def test_values_at_the_best_and_the_last_epoch(here: Path, capsys: Any) -> None:
     assert found["best_by"] == "ndcg@10"
     shown = figures(found)
     assert shown["epoch", "best"] == (2.0, 1.0, -50.0)
+    assert "-50.0 %" not in say(capsys, "baseline", "optimized")[1].partition("ndcg@10  ")[0]
     assert shown["ndcg@10", "best"] == pytest.approx((0.3, 0.6, 100.0))
     assert shown["ndcg@10", "last"] == pytest.approx((0.2, 0.3, 50.0))
     assert shown["recall@10", "best"] == pytest.approx((2.0, 3.0, 50.0))

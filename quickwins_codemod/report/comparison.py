@@ -132,8 +132,10 @@ def spelled(found: Value, name: str) -> str:
 
 
 def change(row: Row) -> str:
-    """Return the relative change in percent."""
-    return "" if row.change is None else f"{row.change:+,.1f} %".replace("-0.0 %", "+0.0 %")
+    """Return the relative change in percent; that of the number of an epoch would mislead."""
+    if row.change is None or row.name == "epoch":
+        return ""
+    return f"{row.change:+,.1f} %".replace("-0.0 %", "+0.0 %")
 
 
 def missing(result: Comparison) -> list[str]:
