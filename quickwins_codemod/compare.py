@@ -143,13 +143,19 @@ class Row:
         return percent if math.isfinite(percent) else None
 
     @property
-    def verdict(self) -> Literal["better", "worse", "same", ""]:
-        """How the means changed; empty where neither direction is better, or one is unknown."""
+    def verdict(self) -> Literal["better", "worse", "same", "within spread", ""]:
+        """How the means changed; empty where neither direction is better, or one is unknown.
+
+        Within spread: by no more than runs of one side differ (the larger standard deviation).
+        """
         before, after = self.baseline.mean, self.optimized.mean
         if self.better is None or before is None or after is None:
             return ""
         if before == after:
             return "same"
+        spreads = [self.baseline.spread, self.optimized.spread]
+        if None not in spreads and abs(after - before) <= max(spreads):
+            return "within spread"
         return "better" if (after > before) == (self.better == "higher") else "worse"
 
 
@@ -490,10 +496,12 @@ def _notes(before: Side, after: Side, rows: Sequence[Row]) -> list[str]:
         ("versions of torch", lambda run: run.header.torch),
     ]
     for what, of in differing:
-        found = [sorted({of(run) for run in side.runs} - {""}) for side in (before, after)]
+        values = [sorted(filter(None, map(of, side.runs))) for side in (before, after)]
+        found = [sorted(set(side)) for side in values]
         if what == "scripts" and one_script({*found[0], *found[1]}):
             continue
-        if all(found) and (found[0] != found[1] or len(found[0]) > 1):
+        mixed = values[0] != values[1] and len(found[0]) > 1  # equal where seeds split the users alike
+        if all(found) and (found[0] != found[1] or mixed):
             sides = " against ".join(" and ".join(map(plain, values)) for values in found)
             notes.append(f"different {what}, so this is no fair comparison: {sides}")
     for side, values in (

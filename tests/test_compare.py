@@ -211,6 +211,17 @@ def test_a_change_from_zero_and_of_a_negative_number() -> None:
     assert row(-2.0, -1.0).change == 50.0 and row(-2.0, -1.0).verdict == "better"
 
 
+def test_a_change_no_larger_than_runs_of_one_side_differ_is_none_to_speak_of() -> None:
+    def verdict(before: list[float], after: list[float]) -> str:
+        sides = (compare.value(before), compare.value(after))
+        return compare.Row("mrr", "last", "higher", *sides).verdict
+
+    assert verdict([0.1, 0.3], [0.2, 0.4]) == "within spread"  # 0.1 more, 0.14 apart
+    assert verdict([0.1, 0.3], [0.3, 0.5]) == "better"
+    assert verdict([0.3, 0.5], [0.1, 0.3]) == "worse"
+    assert verdict([0.2], [0.3]) == "better", "no spread is known of one run"
+
+
 def test_without_ndcg_there_is_only_the_last_epoch(here: Path, capsys: Any) -> None:
     both(here, {"name": "recall@10"}, {"name": "recall@10"})
     found = report(capsys, "baseline", "optimized")
@@ -277,6 +288,16 @@ def test_what_differs_is_said_in_one_note(
 def test_the_same_script_from_another_folder_is_no_difference(here: Path, capsys: Any) -> None:
     both(here, {"script": "model/train.py"}, {"script": "train.py"})
     assert report(capsys, "baseline", "optimized")["notes"] == ["one run each: no spread is known"]
+
+
+def test_seeds_that_differ_in_the_same_way_on_both_sides_are_fair(here: Path, capsys: Any) -> None:
+    for tag in ("baseline", "optimized"):
+        for number, users in enumerate((145, 149)):
+            record(here, tag, id=f"{tag}-{number}", users_evaluated=users)
+    assert not report(capsys, "baseline", "optimized")["notes"]
+    record(here, "optimized", id="optimized-2", users_evaluated=149)
+    (note,) = report(capsys, "baseline", "optimized")["notes"]
+    assert note.endswith("145 and 149 against 145 and 149")
 
 
 def test_counts_of_users_are_no_metric(here: Path, capsys: Any) -> None:

@@ -161,7 +161,8 @@ def _table(result: Comparison) -> Iterator[str]:
                 _unbroken(comparison.spelled(found, row.name))
                 for found in (row.baseline, row.optimized)
             ]
-            verdict = f' <span class="{row.verdict}">{row.verdict}</span>' if row.verdict else ""
+            word = row.verdict.partition(" ")[0]
+            verdict = f' <span class="{word}">{row.verdict}</span>' if row.verdict else ""
             cells.append(_unbroken(comparison.change(row)) + verdict)
             yield (
                 f'<tr><th scope="row">{_safe(comparison.label(row.name))}</th>'
