@@ -1,5 +1,6 @@
 """Runtime support for training scripts rewritten by quickwins-codemod."""
 
+from .interactions import Interactions
 from .metrics import (
     RankingMetrics,
     catalog_coverage,
@@ -20,6 +21,7 @@ from .tracking import Tracker
 __all__ = [
     "GradScaler",
     "HardNegatives",
+    "Interactions",
     "OneCycle",
     "RankingMetrics",
     "Tracker",

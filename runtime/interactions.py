@@ -446,8 +446,11 @@ def _is_array(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _undisturbed(data: Any) -> Iterator[None]:
-    """Put the global random streams, and the generators that a data set keeps, back at the end."""
+def _undisturbed(*parts: Any) -> Iterator[None]:
+    """Put the global random streams, and the generators that the parts keep, back at the end.
+
+    Parts are loaders and data sets, or modules.
+    """
     restore: list[Callable[[], object]] = []
 
     def keep(get: Callable[[], Any], put: Callable[[Any], object]) -> None:
@@ -461,9 +464,11 @@ def _undisturbed(data: Any) -> Iterator[None]:
     if "numpy" in sys.modules:
         numpy_random = sys.modules["numpy"].random
         keep(numpy_random.get_state, numpy_random.set_state)
-    owners = [getattr(data, "collate_fn", None), data]
-    while hasattr(owners[-1], "dataset"):  # of a loader, and of subsets of subsets
-        owners.append(owners[-1].dataset)
+    owners = [getattr(part, "collate_fn", None) for part in parts]
+    for part in parts:
+        owners.append(part)
+        while hasattr(owners[-1], "dataset"):  # of a loader, and of subsets of subsets
+            owners.append(owners[-1].dataset)
     for owner in owners:
         for kept in list(getattr(owner, "__dict__", {}).values()):
             if isinstance(kept, random.Random):

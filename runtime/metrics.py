@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .interactions import Interactions
+from .interactions import Interactions, _undisturbed
 from .negatives import _evaluating, _unwrapped
 from .precision import autocast
 
@@ -224,8 +224,9 @@ class RankingMetrics:
     can be shorter than k. Items of equal score come in a random order that is always the same:
     torch.topk has an order of its own on every device, which may follow the ids.
 
-    Training goes on as if nobody had watched: training flags, weights, the random state of torch
-    and its counts of peak memory stay as they were. Scores are computed in full precision.
+    Training goes on as if nobody had watched: training flags, weights, the random streams of torch,
+    numpy and `random`, and torch's counts of peak memory stay as they were. Scores are computed in
+    full precision.
 
     Under torch.distributed each rank evaluates its part of the sample, and `compute` adds the ranks
     up: every rank has to call it.
@@ -429,6 +430,7 @@ class RankingMetrics:
         evaluated, start = 0, time.monotonic()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_evaluating(device, model, score, encode))
+            stack.enter_context(_undisturbed(*modules.modules()))  # by draws of numpy and random
             stack.enter_context(_same_embeddings(modules))
             stack.enter_context(autocast(device, enabled=False))
             items = torch.arange(self.n_items, device=device)

@@ -85,6 +85,8 @@ class Tracker:
         self._made = time.perf_counter()
         self._epoch = 0
         self._training_since: float | None = None
+        self._peak_before_training: dict[str, float] = {}
+        self._peak_of_training: dict[str, float] = {}
         self._forget_epoch()
 
         now = datetime.now(timezone.utc)
@@ -113,6 +115,7 @@ class Tracker:
     def start_training(self) -> None:
         """Call directly above a training loop. An epoch may have several: their times add up."""
         _finish_cuda_work()
+        self._peak_before_training = _peak_memory()
         self._training_since = time.perf_counter()
 
     def end_training(self, loader: Any = None) -> None:
@@ -131,7 +134,11 @@ class Tracker:
         self._training_since = None
         self._seconds = (self._seconds or 0.0) + seconds
         self._row_counts.append(_rows(loader))
-        self._memory = _peak_memory()
+        peak = _peak_memory()
+        # One as high as before is that of a validation in between, below which training stayed.
+        if peak != self._peak_before_training or not self._peak_of_training:
+            self._peak_of_training = peak
+        self._memory = self._peak_of_training
 
     def log(self, metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """End an epoch: add what was measured to its metrics, and write both to the record.
@@ -145,7 +152,8 @@ class Tracker:
         - `peak_gpu_memory_mb`, the most that tensors took on one card since the start of the
           process, or since the script has reset it; on machines without CUDA, `peak_memory_mb`, the
           most that the process took since its start, its workers not included (not on Windows).
-          Both in MiB, 2**20 bytes, and read at the end of training.
+          Both in MiB, 2**20 bytes, and read at the end of training. What was taken between the
+          training of two epochs, as by validation, is left out while training stays below it.
 
         Args:
             metrics: Names without prefix, and numbers: also tensors or numpy's with one element.

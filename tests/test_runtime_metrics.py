@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import subprocess
 import sys
 import warnings
@@ -801,6 +802,44 @@ def test_training_goes_on_as_if_nobody_had_watched(monkeypatch):
     assert watched.training and watched.drop.training and not watched.frozen.training
     assert watched.seen == {(True, True, True), (False, False, False), False}
     assert model.training
+
+
+def test_a_model_that_draws_numbers_of_its_own_leaves_every_stream_where_it_was():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.numpy, self.python = np.random.default_rng(1), random.Random(1)
+            self.torch = torch.Generator().manual_seed(1)
+
+        def forward(self, scores):
+            noise = self.numpy.random() + self.python.random() + np.random.rand() + random.random()
+            return scores + noise + torch.rand((), generator=self.torch) + torch.rand(())
+
+    class Drawing(Factors):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, users, items):
+            return self.inner(super().forward(users, items))
+
+    def streams():
+        return [
+            random.getstate(),
+            [np.asarray(part).tolist() for part in np.random.get_state()],
+            torch.get_rng_state().tolist(),
+            inner.numpy.bit_generator.state,
+            inner.python.getstate(),
+            inner.torch.get_state().tolist(),
+        ]
+
+    model = Drawing()
+    inner = model.inner
+    before = streams()
+    metrics = RankingMetrics(TRAIN, HELD_OUT, ITEMS)
+    assert metrics.evaluate(model)["users_evaluated"] > 0
+    assert metrics.evaluate(model, score=model.forward)["users_evaluated"] > 0
+    assert streams() == before
 
 
 def test_flags_and_weights_are_put_back_after_an_error():

@@ -545,6 +545,19 @@ def test_memory_of_the_fullest_card_is_read_before_validation(cards, clock):
     assert tracker.log({}) == {"peak_gpu_memory_mb": 0.0}
 
 
+def test_what_only_validation_took_is_no_peak_of_later_training(cards, clock):
+    tracker, peaks = Tracker(), []
+    # The card's peak after training and after validation; it stays where nothing takes more, and
+    # falls where the script resets it.
+    for training, validation in ((300, 900), (900, 920), (950, 960), (960, 960), (200, 400)):
+        tracker.start_training()
+        cards.peaks[0] = training
+        tracker.end_training()
+        cards.peaks[0] = validation
+        peaks.append(tracker.log({})["peak_gpu_memory_mb"])
+    assert peaks == [300.0, 300.0, 950.0, 950.0, 200.0]
+
+
 def test_peaks_are_never_reset(cards, clock):
     tracker = Tracker(sgd(0.1))
     for _ in range(3):
