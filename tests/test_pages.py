@@ -38,6 +38,9 @@ from torch.utils.data import DataLoader
 GIVEN = {
     "epochs": "epochs = 10\n",
     "loader": "loader = DataLoader(dataset, batch_size=64)\n",
+    "val_loader": "val_loader = DataLoader(held_out, batch_size=64)\n",
+    "wandb": "import wandb\n",
+    "argparse": "import argparse\n",
     "device": 'device = torch.device("cuda")\n',
     "criterion": "criterion = nn.MSELoss()\n",
     "model": "model = nn.Linear(8, 1)\n",
@@ -50,6 +53,27 @@ GIVEN = {
         "    def forward(self, users, items):\n"
         "        return (self.users(users) * self.items(items)).sum(-1)\n"
         "recommender = Factors()\n"
+    ),
+    "hybrid": (
+        "class Hybrid(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.users, self.items = nn.Embedding(20, 8), nn.Embedding(50, 8)\n"
+        "        self.genres = nn.Linear(4, 8)\n"
+        "    def forward(self, users, items, genres):\n"
+        "        return (self.users(users) * (self.items(items) + self.genres(genres))).sum(-1)\n"
+        "hybrid = Hybrid()\n"
+    ),
+    "softmax": "softmax = nn.CrossEntropyLoss()\n",
+    "ranker": (
+        "class Ranker(nn.Module):\n"
+        "    def __init__(self, count):\n"
+        "        super().__init__()\n"
+        "        self.items = nn.Embedding(count, 8)\n"
+        "        self.output = nn.Linear(8, count)\n"
+        "    def forward(self, histories):\n"
+        "        return self.output(self.items(histories).mean(1))\n"
+        "ranker = Ranker(50)\n"
     ),
     "scaler": 'scaler = torch.amp.GradScaler("cuda")\n',
 }
