@@ -59,8 +59,10 @@ Example:
              wandb.log(metrics)
 
 Which rows are relevant: all rows of the validation data, whatever their rating; where training has
-labels 0 and 1, those with a label above 0. Items of padding are left out. A model that answers with
-a score for every item, as of sequences, is ranked by the scores that the validation computes.
+labels 0 and 1, those with a label above 0. Items of padding are left out. Diversity is that of a
+buffer of the model with the features of each item, where it has one (`diversity@10`), else of its
+embedding of items, which changes as it is trained (`embedding_diversity@10`). A model that answers
+with a score for every item, as of sequences, is ranked by the scores that the validation computes.
 
 When it refuses: where items cannot be ranked, or nothing says when an epoch ends.
 
@@ -373,8 +375,8 @@ QW450 the script's options do not take a tag
 QW451 diversity is not measured
     What it does: the script is rewritten all the same.
 
-    Why: how alike two items are is read from the model's embedding of items. It is not seen here,
-    or the model is inside DataParallel.
+    Why: how alike two items are is read from the model's features or embedding of items. They are
+    not seen here, or the model is inside DataParallel.
 
     Example:
 
@@ -667,7 +669,10 @@ class _Watching:
                 "QW414", ranking.model[0], "the model is not known above the loop over epochs",
                 "build it above that loop, in a variable of its own",
             )
-        arguments = [train, held_out, *self._table(ranking.table, models[-1], ranking.wrapped)]
+        arguments = [
+            train, held_out,
+            *self._table(ranking.table, models[-1], ranking.wrapped, ranking.features),
+        ]
         call = [models[0] if len(models) == 1 else f"({', '.join(models)})"]
         if ranking.score is not None:
             call.append(f"score={self._rebased(ranking.score, ranking.model[0], models[0])}")
@@ -687,7 +692,17 @@ class _Watching:
         old = self.tree.code(owner)
         return text + code[len(old):] if code.startswith(old) else code
 
-    def _table(self, table: Table | None, model: str, wrapped: bool) -> list[str]:
+    def _table(
+        self, table: Table | None, model: str, wrapped: bool, features: str | None = None
+    ) -> list[str]:
+        """How many items there are, and by what they are alike."""
+        if features is not None and not wrapped:
+            rows = f"len({model}{features})" if table is None else f"{model}{table.path}.num_embeddings"
+            padding = table.padding if table is not None else None
+            return [
+                rows, f"features={model}{features}",
+                *([f"excluded=[{padding}]"] if padding is not None else []),
+            ]
         if table is None or wrapped:
             why = "the model is wrapped" if wrapped else "the embedding of the items is not seen"
             self.notes.append(self._say(

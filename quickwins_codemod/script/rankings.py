@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -50,6 +50,7 @@ class Ranking:
     model: the expression that holds the weights. score: what is called in its place with users and
     items; encoders: what makes vectors of users and of items, whose dot product is the score.
     users, items: the training loop's columns. labels: of rows that are interactions where above 0.
+    features: the path below the model of a matrix of what is known of each item.
     """
 
     model: tuple[cst.BaseExpression, ...]
@@ -59,6 +60,7 @@ class Ranking:
     score: cst.BaseExpression | None = None
     encoders: tuple[cst.BaseExpression, cst.BaseExpression] | None = None
     table: Table | None = None
+    features: str | None = None
     wrapped: bool = False
 
 
@@ -197,7 +199,7 @@ class Rankings:
         wrapped = any(
             _PARALLEL.search(self.tree.code(c.func)) for c in self.names.creations(owner)
         )
-        table = None
+        table, features = None, None
         made = {self.tree.code(c.func) for c in self.names.creations(call.func)}
         if any(_TABLE.search(m) for m in made):
             padding = next(iter(self._paddings(self.names.creations(call.func))), None)
@@ -208,12 +210,11 @@ class Rankings:
             if found is not None and index < len(ids):
                 ids = self._ordered(call, *found, ids)
                 table = item_table(found[0], found[1], ids[index])
-                prefix = self._below(owner, call.func)
-                if table is not None and prefix is None:
+                if self._is_below(owner, call.func):
+                    features = _item_features(found[0], found[1], ids[index])
+                else:
                     table = None
-                elif table is not None:
-                    table = Table(prefix + table.path, table.padding)
-        return Ranking(**{**ranking.__dict__, "table": table, "wrapped": wrapped})
+        return replace(ranking, table=table, features=features, wrapped=wrapped)
 
     def _ordered(
         self, call: cst.Call, lookups: Lookups, function: cst.FunctionDef, ids: list[str]
@@ -225,12 +226,10 @@ class Rankings:
             return [ids[1], ids[0], *ids[2:]]
         return ids
 
-    def _below(self, owner: cst.BaseExpression, func: cst.BaseExpression) -> str | None:
-        """The path from what holds the weights to what is looked into: "" for the same."""
+    def _is_below(self, owner: cst.BaseExpression, func: cst.BaseExpression) -> bool:
+        """What is looked into is what holds the weights, or a method of it."""
         outer, inner = self.tree.code(owner), self.tree.code(func)
-        if outer == inner or isinstance(func, cst.Attribute) and self.tree.code(func.value) == outer:
-            return ""
-        return None
+        return outer == inner or isinstance(func, cst.Attribute) and self.tree.code(func.value) == outer
 
     def _paddings(self, creations: frozenset[cst.Call]) -> Iterator[int]:
         for call in sorted(creations, key=self.tree.order.__getitem__):
@@ -477,6 +476,28 @@ def item_table(
                     return found  # a method of the same object
                 if path is not None:
                     return Table(f".{path}{found.path}", found.padding)
+    return None
+
+
+def _item_features(
+    lookups: Lookups, function: cst.FunctionDef, parameter: str
+) -> str | None:
+    """The buffer of a model whose rows for the items go into a linear layer: `self.genres[items]`."""
+    owner = lookups.names.method_class(function)
+    buffers = {
+        literal_value(c.args[0].value)
+        for c in (lookups.tree.calls_within(owner) if owner is not None else ())
+        if lookups.tree.code(c.func) == "self.register_buffer" and len(c.args) > 1
+    }
+    for call in lookups.tree.calls_within(function.body):
+        made = [lookups.tree.code(c.func) for c in lookups.names.creations(call.func)]
+        if not call.args or not made or not all(m.rpartition(".")[2] == "Linear" for m in made):
+            continue
+        rows = call.args[0].value
+        index = rows.slice[0].slice if isinstance(rows, cst.Subscript) and len(rows.slice) == 1 else None
+        path = _own_path(lookups, rows.value) if isinstance(index, cst.Index) else None
+        if path in buffers and parameter in lookups._plain(index.value):
+            return f".{path}"
     return None
 
 
