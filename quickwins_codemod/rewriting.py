@@ -386,6 +386,8 @@ class _Rewriter:
             own = _hanging(edit.hang)
             if index < len(elements) - 1:
                 following = _hanging(edit.hang)
+        if index == len(elements) - 1:
+            own, node = _with_comment_of(node, own)
         elements[index] = previous.with_changes(comma=own)
         elements.insert(index + 1, new.with_changes(comma=following))
         return node.with_changes(elements=elements)
@@ -426,6 +428,23 @@ def _split_comma(comma: Any, gap: Any, last: bool) -> tuple[Any, Any]:
     else:
         own = after.with_changes(empty_lines=[])
     return comma.with_changes(whitespace_after=own), comma.with_changes(whitespace_after=plain)
+
+
+def _with_comment_of(node: cst.Dict, comma: cst.Comma) -> tuple[cst.Comma, cst.Dict]:
+    """The comma after what was the last element, with the comment that stands behind that, and the
+    dict without: libcst has it before the closing brace."""
+    closing = node.rbrace.whitespace_before
+    if not isinstance(closing, cst.ParenthesizedWhitespace) or closing.first_line.comment is None:
+        return comma, node
+    line = closing.first_line
+    after = comma.whitespace_after
+    if not isinstance(after, cst.ParenthesizedWhitespace):
+        after = closing.with_changes(empty_lines=[])
+    plain = closing.with_changes(first_line=cst.TrailingWhitespace(newline=line.newline))
+    brace = node.rbrace.with_changes(whitespace_before=plain)
+    return comma.with_changes(whitespace_after=after.with_changes(first_line=line)), (
+        node.with_changes(rbrace=brace)
+    )
 
 
 def _between(model: Any, own: Any) -> cst.Comma:
