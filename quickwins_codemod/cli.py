@@ -15,7 +15,7 @@ import click
 
 from quickwins_codemod import __version__, configuration, flags
 from quickwins_codemod.report import terminal
-from quickwins_codemod.settings import ConfigError, suggest
+from quickwins_codemod.settings import ConfigError, Settings, suggest
 from quickwins_codemod.transform import Transform, all_transforms
 
 if TYPE_CHECKING:
@@ -164,6 +164,20 @@ def build(rules: Sequence[Transform]) -> click.Group:
         return NOTHING
 
     @group.command()
+    @flags.reads_tree(rules, named=False)
+    def config(**given: Any) -> int:
+        """Show the configuration in force, and where each value comes from.
+
+        It is the one of a run over PATH, by default the current folder, with the same flags.
+        """
+        from quickwins_codemod.report import configuration as report
+
+        _, settings = _settings(rules, {**given, "paths": given["paths"] or (Path("."),)})
+        render = report.render_json if given["format"] == "json" else report.render_text
+        terminal.out(render(report.entries(settings, rules)))
+        return NOTHING
+
+    @group.command()
     @click.argument("baseline")
     @click.argument("optimized")
     @flags.finds_runs
@@ -192,16 +206,24 @@ def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
     from quickwins_codemod import discovery, repository
     from quickwins_codemod.report.progress import Bar
 
-    here = _here()
+    root, settings = _settings(rules, given)
     try:
-        root = discovery.project_root(given["paths"], here)
-        settings = configuration.load(root, rules, flags.take(rules, given))
         with Bar() as bar:
             return repository.run(
                 given["paths"], root, settings, workers=given["workers"], progress=bar
             )
     except discovery.PathError as error:
         raise Refused(str(error), USAGE) from None
+
+
+def _settings(rules: Sequence[Transform], given: dict[str, Any]) -> tuple[Path, Settings]:
+    from quickwins_codemod import discovery
+
+    try:
+        root = discovery.project_root(given["paths"], _here())
+    except discovery.PathError as error:
+        raise Refused(str(error), USAGE) from None
+    return root, configuration.load(root, rules, flags.take(rules, given))
 
 
 def _here() -> Path:

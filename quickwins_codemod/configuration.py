@@ -61,6 +61,8 @@ def load(root: Path, rules: Sequence[Rule], flags: Flags | None = None) -> Setti
             origins[key] = f"{before}--{key}"
     # Asking for a rule by name beats a file that ignores it: nobody types it to get nothing.
     kept = tuple(name for name in settings.ignore if not _covers(name, select, rules))
+    if len(kept) < len(settings.ignore):
+        origins["ignore"] += " and --select"
     options = dict(settings.rules)
     for rule, values in flags.options.items():
         try:

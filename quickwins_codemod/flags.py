@@ -57,11 +57,14 @@ def rule_flags(rules: Sequence[Transform]) -> list[RuleFlag]:
     ]
 
 
-def reads_tree(rules: Sequence[Transform]) -> Callable[[Any], Any]:
-    """Decorate a command with the arguments of all commands that read a tree."""
+def reads_tree(rules: Sequence[Transform], named: bool = True) -> Callable[[Any], Any]:
+    """Decorate a command with the arguments of all commands that read a tree.
+
+    named: whether a path must be given.
+    """
 
     def decorate(command: Any) -> Any:
-        for parameter in reversed([*_shared(), *map(_as_click, rule_flags(rules))]):
+        for parameter in reversed([*_shared(named), *map(_as_click, rule_flags(rules))]):
             command = parameter(command)
         return command
 
@@ -117,12 +120,12 @@ def _spelled(parameter: click.Parameter, value: Any) -> list[str]:
     return [word for item in values for word in (flag, str(item))]
 
 
-def _shared() -> Iterator[Callable[[Any], Any]]:
+def _shared(named: bool) -> Iterator[Callable[[Any], Any]]:
     yield click.argument(
         "paths",
-        metavar="PATH...",
+        metavar="PATH..." if named else "[PATH]...",
         nargs=-1,
-        required=True,
+        required=named,
         type=click.Path(path_type=Path, readable=False),
     )
     names = {"multiple": True, "callback": _split, "metavar": "NAMES"}

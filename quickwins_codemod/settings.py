@@ -150,7 +150,7 @@ def short(path: Path) -> str:
         relative = os.path.relpath(path)
     except ValueError:  # another drive
         return str(path)
-    return str(path) if relative.startswith("..") else relative
+    return min(str(path), relative, key=len) if relative.startswith("..") else relative
 
 
 def _unknown_name(name: str, known: Sequence[str]) -> str:
