@@ -127,8 +127,8 @@ class Rankings:
         for scoring in found.scorings:
             if scoring.others:
                 raise NotRanked("features", scoring.others[0])
-            if found.batch.column(base(scoring.items)) is not None:
-                raise NotRanked("direction", scoring.call)
+            known_columns = found.batch.column(base(scoring.items)) is not None
+            raise NotRanked("direction" if known_columns else "columns", scoring.call)
         return None
 
     def _of(self, found: RankingLoop, one: object) -> Ranking | None:
