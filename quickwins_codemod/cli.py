@@ -284,8 +284,8 @@ def _show_comparison(result: Comparison, form: str) -> None:
 def _report(context: click.Context, result: RunResult, command: text.Command) -> None:
     from quickwins_codemod.report import console
 
-    if context.params["format"] == "json":
-        console.show_json(result)
+    if context.params["format"] != "text":
+        console.show_for_programs(result, context.params["format"], command)
         return
     if command == "diff":
         console.show_diff(result)

@@ -23,6 +23,8 @@ _TAKEN = frozenset(
 )
 #: Flags that say how one command works, and mean nothing to the one that is typed after it.
 _OWN = {"format", "patch", "workers", "allow_dirty"}
+#: How a command that reads a tree can report: for people, then for programs.
+FORMATS = ("text", "json", "github")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def reads_tree(rules: Sequence[Transform], named: bool = True) -> Callable[[Any]
 
 def finds_runs(command: Any) -> Any:
     """Decorate a command with what says where runs are looked for, and how they are shown."""
-    for parameter in reversed([*_places(), _format()]):
+    for parameter in reversed([*_places(), _format(("text", "json"))]):
         command = parameter(command)
     return command
 
@@ -137,7 +139,7 @@ def _shared(named: bool) -> Iterator[Callable[[Any], Any]]:
         metavar="PATTERN",
         help="Leave out what matches, too; the syntax of .gitignore.",
     )
-    yield _format()
+    yield _format(FORMATS)
     yield click.option(
         "--workers",
         type=click.IntRange(0),
@@ -173,10 +175,10 @@ def _places() -> Iterator[Callable[[Any], Any]]:
     )
 
 
-def _format() -> Callable[[Any], Any]:
+def _format(choices: Sequence[str]) -> Callable[[Any], Any]:
     return click.option(
         "--format",
-        type=click.Choice(["text", "json"]),
+        type=click.Choice(choices),
         default="text",
         show_default=True,
         help="For people, or for programs.",

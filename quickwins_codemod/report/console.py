@@ -1,6 +1,6 @@
 """Which part of a report goes to which stream, and in what form.
 
-A diff, findings and JSON go to standard output. The summary joins them there when a person reads
+A diff, findings and what programs read go to standard output. The summary joins them there when a person reads
 it; where they go into a pipe or a file, the summary goes to standard error, so that
 `quickwins diff . > x.patch` leaves a valid patch.
 """
@@ -13,13 +13,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from quickwins_codemod.report import json, patch, paths, terminal, text
+from quickwins_codemod.report import github, json, patch, paths, terminal, text
 from quickwins_codemod.verdict import RunResult
 
 
-def show_json(result: RunResult) -> None:
-    """Write the machine report."""
-    terminal.out(json.render(result))
+def show_for_programs(result: RunResult, form: str, command: text.Command) -> None:
+    """Write a report for programs and nothing else, in one of flags.FORMATS but `text`.
+
+    Its bytes are the same in every locale.
+    """
+    if form == "json":
+        terminal.out(json.render(result))
+    else:
+        terminal.out(github.render(paths.for_git(result), command).encode())
 
 
 def show_diff(result: RunResult) -> None:
