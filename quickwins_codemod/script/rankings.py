@@ -24,6 +24,7 @@ _ITERATORS = {
     "list", "tuple", "iter", "zip", "map", "cycle", "chain", "islice", "array_split", "split",
 }
 _RANKS = {"topk", "argsort", "sort", "sorted", "argpartition"}
+_IDS = re.compile(r"user|item", re.IGNORECASE)
 _PARALLEL = re.compile(r"DataParallel$")
 
 
@@ -127,9 +128,11 @@ class Rankings:
         for scoring in found.scorings:
             if scoring.others:
                 raise NotRanked("features", scoring.others[0])
-            known_columns = found.batch.column(base(scoring.items)) is not None
-            raise NotRanked("direction" if known_columns else "columns", scoring.call)
-        return None
+            if found.batch.column(base(scoring.items)) is not None:
+                raise NotRanked("direction", scoring.call)
+            if _IDS.search(f"{self.tree.code(scoring.users)} {self.tree.code(scoring.items)}"):
+                raise NotRanked("columns", scoring.call)
+        return None  # two kinds of ids are looked up in translation, too
 
     def _of(self, found: RankingLoop, one: object) -> Ranking | None:
         column = found.batch.column
