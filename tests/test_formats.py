@@ -12,10 +12,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from quickwins_codemod.report import github
+from quickwins_codemod import flags
+from quickwins_codemod.report import github, junit
 from quickwins_codemod.verdict import FileOutcome, RunResult, Status, Verdict
 
 FAKE = str(Path(__file__).with_name("fake_quickwins.py"))
@@ -107,6 +109,75 @@ def test_a_name_that_is_no_utf8_can_be_written() -> None:
     assert "file=\ufffd.py," in github.render(result(odd), "check")
 
 
+# JUnit
+
+
+def cases(text: str) -> dict[str, ElementTree.Element]:
+    """Read a report, check that its totals are those of its tests, and return the tests by name."""
+    root = ElementTree.fromstring(text)
+    (suite,) = root.findall("testsuite")
+    found = suite.findall("testcase")
+    counted = {
+        "tests": len(found),
+        **{f"{kind}s": len(suite.findall(f"testcase/{kind}")) for kind in ("failure", "error")},
+        "skipped": len(suite.findall("testcase/skipped")),
+    }
+    for element in (root, suite):
+        assert {name: int(element.get(name, "-1")) for name in counted} == counted
+    return {case.get("name", ""): case for case in found}
+
+
+def only(case: ElementTree.Element) -> ElementTree.Element:
+    (child,) = case
+    return child
+
+
+def test_one_test_for_each_candidate() -> None:
+    found = cases(junit.render(ALL, "check"))
+    assert list(found) == ["e.py", "n.py", "two/train.py", "z.py"]
+    assert all(c.get("file") == name for name, c in found.items())
+    broken, failed, skipped = (only(found[n]) for n in ("e.py", "two/train.py", "z.py"))
+    assert (broken.tag, broken.get("message")) == ("error", "QW001 bad syntax")
+    assert failed.tag == "failure"
+    assert failed.get("message") == "QW101 ReduceLROnPlateau replaced by OneCycle"
+    assert failed.text == (
+        "two/train.py:2:9: QW150 early stopping\nraise the patience\n"
+        "two/train.py:4:9: QW101 due: ReduceLROnPlateau replaced by OneCycle"
+    )
+    assert (skipped.tag, skipped.get("message")) == ("skipped", "QW110 two optimizers")
+    assert skipped.text == "z.py:5:9: QW110 two optimizers\nsplit it"
+    assert len(found["n.py"]) == 0, "a file with nothing to do passes and says nothing"
+    assert cases(junit.render(result(ADDED), "check")) == {}
+
+
+def test_after_apply_a_changed_file_passes_and_says_what_was_done() -> None:
+    found = cases(junit.render(ALL, "apply"))
+    passed = only(found["two/train.py"])
+    assert passed.tag == "system-out"
+    assert "QW101 done: ReduceLROnPlateau replaced by OneCycle" in (passed.text or "")
+    assert only(found["e.py"]).tag == "error"
+
+
+def test_each_reason_is_said_once_in_the_headline() -> None:
+    verdicts = (verdict("applied", "QW101", 1), verdict("applied", "QW101", 2),
+                verdict("applied", "QW103", 3), verdict("refused", "QW110", 4))  # fmt: skip
+    many = dataclasses.replace(CHANGED, verdicts=verdicts)
+    failure = only(cases(junit.render(result(many), "check"))["two/train.py"])
+    assert failure.get("message") == "QW101 said; QW103 said"
+    assert (failure.text or "").count("\n") == 3
+
+
+def test_what_xml_cannot_hold_is_replaced() -> None:
+    bad = "".join(map(chr, range(32))) + "\x7f\ufffe\uffff\ud800\udce9<&>\"'é\U0001f600]]>"
+    odd = FileOutcome(f"a{bad}.py", "refused", (verdict("refused", "QW110", 1, bad, bad),))
+    written = junit.render(result(odd), "check")
+    assert written.isascii()
+    ((name, case),) = cases(written).items()
+    assert name.startswith("a\ufffd") and name.endswith("<&>\"'é\U0001f600]]>.py")
+    assert "\t\n" in name and "\x1b" not in name
+    assert "é\U0001f600]]>" in (only(case).text or "")
+
+
 # The command line
 
 
@@ -125,7 +196,7 @@ def quickwins(here: Path, *arguments: str, **extra: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["github"])
+@pytest.mark.parametrize("form", [f for f in flags.FORMATS if f != "text"])
 def test_exit_codes_stay_and_nothing_is_written_beside_a_report(here: Path, form: str) -> None:
     for text, code in (("x\n", 0), ("old\n", 1), ("broken\nold\n", 3)):
         (here / "sub/a.py").write_text(text)
@@ -134,7 +205,23 @@ def test_exit_codes_stay_and_nothing_is_written_beside_a_report(here: Path, form
         assert quickwins(here, "diff", "sub", "--format", form).returncode == (code if code == 3 else 0)
         again = quickwins(here, "check", "sub", "--format", form, LC_ALL="C", PYTHONUTF8="0")
         assert again.stdout == done.stdout
-    assert quickwins(here, "compare", "a", "b", "--format", form).returncode == 2
+
+
+def test_two_runs_are_not_compared_in_a_format_for_findings(here: Path) -> None:
+    done = quickwins(here, "compare", "a", "b", "--format", "github")
+    assert done.returncode == 2
+    assert b"compare: Invalid value for '--format'" in done.stderr
+
+
+def test_a_test_report_comes_whole_from_the_command_line(here: Path) -> None:
+    (here / "sub/a.py").write_text("old\n")
+    (here / "sub/b.py").write_text("cannot\n")
+    found = cases(quickwins(here, "check", "sub", "--format", "junit").stdout.decode())
+    assert {n: only(c).tag for n, c in found.items()} == {
+        "sub/a.py": "failure", "sub/b.py": "skipped",
+    }  # fmt: skip
+    found = cases(quickwins(here, "apply", "sub", "--format", "junit").stdout.decode())
+    assert "done: old became new" in (only(found["sub/a.py"]).text or "")
 
 
 def test_annotations_count_from_the_top_of_the_repository(here: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from quickwins_codemod.report import github, json, patch, paths, terminal, text
+from quickwins_codemod.report import github, json, junit, patch, paths, terminal, text
 from quickwins_codemod.verdict import RunResult
 
 
@@ -24,6 +24,8 @@ def show_for_programs(result: RunResult, form: str, command: text.Command) -> No
     """
     if form == "json":
         terminal.out(json.render(result))
+    elif form == "junit":
+        terminal.out(junit.render(paths.for_git(result), command))
     else:
         terminal.out(github.render(paths.for_git(result), command).encode())
 
