@@ -30,6 +30,7 @@ PREFIXES = {
     "dict_at_module_level": "",
     "first_rank_logs": "val/",
     "keys_not_seen": "",
+    "keys_taken": "val_quickwins_",
     "logged_call": "",
     "logged_variable": "",
     "logger_method": "val/",
