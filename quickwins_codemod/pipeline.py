@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickwins_codemod import bundle
+from quickwins_codemod import bundle, optout
 from quickwins_codemod.settings import FILE_RULE, Settings
 from quickwins_codemod.source import Source, SourceError, decode, read_bytes
 from quickwins_codemod.transform import Finding, Transform, all_transforms
@@ -43,7 +43,7 @@ def process(path: Path, context: Context) -> FileOutcome | None:
     try:
         data = read_bytes(path)
         transforms = _applicable(data, context.settings)
-        if not transforms:
+        if not transforms and not optout.is_mentioned(data):
             return None
         return _processed(decode(path, data), relative, transforms, context)
     except SourceError as error:
@@ -63,7 +63,7 @@ def rewrite(text: str, rule: str, options: object) -> tuple[str, tuple[Verdict, 
     transforms = [t for t in all_transforms() if t.rule == rule]
     settings = Settings(rules={rule: options})
     script = _read(_parse(text))
-    findings = _findings(script, transforms, settings)
+    findings = _findings(script, transforms, settings, [rule])
     verdicts = _in_order(findings)
     if not any(f.edits for f in findings):
         return text, verdicts
@@ -87,7 +87,12 @@ def _processed(
     _compiles(source.text)
     neighbours = _neighbours(source, context)
     script = _read(_parse(source.text), neighbours)
-    findings = _findings(script, transforms, settings)
+    # A rule that found no word of its own in the bytes has been heard, too.
+    heard = [
+        t.rule for t in all_transforms()
+        if settings.wants_rule(t.rule, (code.code for code in t.codes))
+    ]
+    findings = _findings(script, transforms, settings, heard)
     verdicts = _in_order(findings)
     if not any(f.edits for f in findings):
         return FileOutcome(relative, file_status(verdicts), verdicts, before=source.data)
@@ -154,16 +159,25 @@ def _read(module: cst.Module, neighbours: Neighbours | None = None) -> Script:
 
 
 def _findings(
-    script: Script, transforms: Sequence[Transform], settings: Settings
+    script: Script, transforms: Sequence[Transform], settings: Settings, heard: Sequence[str] = ()
 ) -> list[Finding]:
+    """What is left under the settings and the file's opt-outs, and what is to say of the latter.
+
+    heard: the rules whose opt-outs are known to silence nothing where they did not.
+    """
+    opt_outs = optout.OptOuts(script.tree.text, all_transforms())
+    planned = [
+        finding
+        for t in transforms
+        for finding in t.plan(script, settings.rules.get(t.rule) or t.options_type()).findings
+    ]
+    left = opt_outs.without(planned, script.tree)
     found = []
-    for transform in transforms:
-        options = settings.rules.get(transform.rule) or transform.options_type()
-        for finding in transform.plan(script, options).findings:
-            wanted = [v for v in finding.verdicts if settings.wants(v.rule, v.code)]
-            dropped = [v for v in finding.verdicts if v not in wanted and v.status == "applied"]
-            if not dropped:
-                found.append(replace(finding, verdicts=tuple(wanted)))
+    for finding in [*left, *(Finding((v,)) for v in opt_outs.remarks(heard))]:
+        wanted = [v for v in finding.verdicts if settings.wants(v.rule, v.code)]
+        dropped = [v for v in finding.verdicts if v not in wanted and v.status == "applied"]
+        if not dropped:
+            found.append(replace(finding, verdicts=tuple(wanted)))
     return found
 
 

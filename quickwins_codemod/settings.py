@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 #: What the file itself gives rise to (QW0xx); these verdicts belong to no rule.
 FILE_RULE = "file"
-#: A QW0xx that can be ignored: the others say that a file could not be processed, and a file is
+#: The QW0xx that can be ignored: the others say that a file could not be processed, and a file is
 #: left out of a run by `exclude`, in the open.
-IGNORABLE_FILE_CODES = frozenset({"QW004"})
+IGNORABLE_FILE_CODES = frozenset({"QW004", "QW010"})
 
 
 class ConfigError(Exception):

@@ -1,8 +1,8 @@
 """What is said of a site, of a file and of a run. The words every report is made of.
 
-The codes below are about whole files, whichever rule looked at them. Only QW004 can be ignored
-(`--ignore QW004`): the others say that a file could not be processed, so leave such a file out in
-the open, by `--exclude` or by `exclude` under `[tool.quickwins]`.
+The codes below are about whole files, whichever rule looked at them. Only QW004 and QW010 can be
+ignored (`--ignore QW004`): the others say that a file could not be processed, so leave such a file
+out in the open, by `--exclude` or by `exclude` under `[tool.quickwins]`.
 
 QW001 the file cannot be parsed
     What it does: the file is left alone, and the run ends with exit code 3.
@@ -128,6 +128,21 @@ QW009 the file changed while it was being rewritten
         train.py:1:1: QW009 changed while it was being rewritten
 
     What to do: run `quickwins apply` again.
+
+QW010 an opt-out comment silences nothing
+    What it does: nothing; the file is treated as if the comment were not there.
+
+    Why: an opt-out that has outlived its reason would hide the next finding on its line, and one
+    with a misspelt rule hides none. Comments in a file where a rule did not run are not judged.
+
+    Example: `ampp` is no rule.
+
+        loss.backward()  # quickwins: skip[ampp]
+
+    What to do: delete the comment, mend the name, or move it: to the end of the line that
+    `quickwins check` names for the finding (any line of the statement), to the line of the `def`
+    or `class` around it, or above all code for the whole file. `skip[amp, QW101]` takes rules and
+    codes, `skip` alone means all. Edits that belong together are left out together.
 """
 
 from __future__ import annotations

@@ -1,0 +1,422 @@
+"""Opt-out comments: what they leave out, what stays as it was, and which of them are reported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quickwins_codemod import cli, optout, pipeline
+from quickwins_codemod.settings import Settings
+from quickwins_codemod.transform import all_transforms
+from quickwins_codemod.verdict import FileOutcome, Verdict
+
+RULES = all_transforms()
+NAMES = tuple(rule.rule for rule in RULES)
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "pairs"
+
+SCRIPT = '''\
+"""Trains factors on made ratings."""
+
+import torch
+import wandb
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Factors(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.user_embedding = nn.Embedding(20, 8)
+        self.item_embedding = nn.Embedding(50, 8)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, users, items):
+        return self.head(self.user_embedding(users) * self.item_embedding(items)).squeeze(-1)
+
+
+def report(value):
+    print(value)
+
+
+def main():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    users, items = torch.randint(0, 20, (400,)), torch.randint(0, 50, (400,))
+    ratings = torch.randint(1, 6, (400,)).float()
+    train_data = TensorDataset(users[:300], items[:300], ratings[:300])
+    train_loader = DataLoader(train_data, batch_size=32, shuffle=True)
+    val_loader = DataLoader(TensorDataset(users[300:], items[300:], ratings[300:]), batch_size=32)
+    model = Factors().to(device)
+    criterion = nn.MSELoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.StepLR(
+        optimizer,
+        step_size=2,
+    )
+    wandb.init(project="films")
+    for epoch in range(3):
+        model.train()
+        for users, items, ratings in train_loader:
+            users, items, ratings = users.to(device), items.to(device), ratings.to(device)
+            optimizer.zero_grad()
+            loss = criterion(model(users, items), ratings)
+            loss.backward()
+            optimizer.step()
+        scheduler.step()
+        model.eval()
+        val_loss = 0.0
+        with torch.no_grad():
+            for users, items, ratings in val_loader:
+                users, items, ratings = users.to(device), items.to(device), ratings.to(device)
+                val_loss += criterion(model(users, items), ratings).item()
+        wandb.log({"val_loss": val_loss / len(val_loader)})
+    report(val_loss)
+
+
+if __name__ == "__main__":
+    main()
+'''
+#: The line whose end an opt-out of each rule is put to: where the rule's verdict stands.
+PLACES = {
+    "onecycle": "    scheduler = torch.optim.lr_scheduler.StepLR(",
+    "hard-negatives": "            loss = criterion(model(users, items), ratings)",
+    "amp": "            loss.backward()",
+    "metrics": '        wandb.log({"val_loss": val_loss / len(val_loader)})',
+}
+
+#: The verdicts of two rules on one line: one rewrites it, the other refuses.
+SHARED = "            loss = criterion(model(users, items), ratings); loss.backward()"
+JOINED = SCRIPT.replace(f"{PLACES['hard-negatives']}\n{PLACES['amp']}", SHARED)
+
+
+def look(text: str | bytes, folder: Path, **settings: object) -> FileOutcome:
+    path = folder.resolve() / "train.py"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    rules = {rule.rule: rule.options_type() for rule in RULES}
+    context = pipeline.Context(path.parent, path.parent, Settings(rules=rules, **settings))
+    outcome = pipeline.process(path, context)
+    assert outcome is not None
+    return outcome
+
+
+def at(line: str, comment: str, text: str = SCRIPT) -> str:
+    """The script with a comment at the end of a line."""
+    assert text.count(f"{line}\n") == 1, line
+    return text.replace(f"{line}\n", f"{line}  {comment}\n")
+
+
+def applied(outcome: FileOutcome) -> list[str]:
+    return [v.rule for v in outcome.verdicts if v.status == "applied"]
+
+
+def of(outcome: FileOutcome, *rules: str) -> list[tuple[str, str]]:
+    return [(v.code, v.message) for v in outcome.verdicts if v.rule in rules]
+
+
+def remarks(outcome: FileOutcome) -> list[Verdict]:
+    return [v for v in outcome.verdicts if v.code == "QW010"]
+
+
+def after(outcome: FileOutcome) -> str:
+    assert outcome.after is not None, outcome.verdicts
+    return outcome.after.decode()
+
+
+def test_the_script_is_one_for_all_four_rules(tmp_path: Path) -> None:
+    assert sorted(applied(look(SCRIPT, tmp_path))) == sorted(NAMES)
+
+
+# What is left out, and what is not touched by that
+
+
+@pytest.mark.parametrize("rule", NAMES)
+def test_a_rule_left_out_at_its_line_is_as_if_it_were_ignored(rule: str, tmp_path: Path) -> None:
+    # A comment of the same length, so that the file's longest line is the same.
+    plain = look(at(PLACES[rule], f"# quickwins, skip[{rule}]"), tmp_path, ignore=(rule,))
+    outcome = look(at(PLACES[rule], f"# quickwins: skip[{rule}]"), tmp_path)
+
+    assert of(outcome, rule) == [] and remarks(outcome) == []
+    assert outcome.verdicts == plain.verdicts and len(set(applied(outcome))) == 3
+    assert after(outcome) == after(plain).replace("# quickwins,", "# quickwins:")
+
+
+@pytest.mark.parametrize("rule", NAMES)
+@pytest.mark.parametrize("name", ["in place", "function", "class", "file"])
+def test_a_rule_left_out_elsewhere_too(rule: str, name: str, tmp_path: Path) -> None:
+    comment = f"# quickwins: skip[{rule}]"
+    text = {
+        "in place": at(PLACES[rule], comment),
+        "function": at("def main():", comment),
+        "class": at("class Run:", comment, in_a_class(SCRIPT)),
+        "file": f"{comment}\n{SCRIPT}",
+    }[name]
+    outcome = look(text, tmp_path)
+
+    assert of(outcome, rule) == [] and remarks(outcome) == []
+    assert sorted(applied(outcome)) == sorted(set(NAMES) - {rule})
+    assert comment in after(outcome)
+
+
+def in_a_class(text: str) -> str:
+    """The script with its main() as a method of a class."""
+    head, _, rest = text.partition("def main():\n")
+    body, _, tail = rest.partition("\n\nif __name__")
+    lines = "".join(f"    {line}" if line.strip() else line for line in body.splitlines(True))
+    call = tail.replace("    main()", "    Run.main()")
+    return f"{head}class Run:\n    @staticmethod\n    def main():\n{lines}\n\nif __name__{call}"
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("rule", NAMES)
+def test_a_second_run_still_finds_the_comment_in_use(
+    rule: str, ending: str, tmp_path: Path
+) -> None:
+    # metrics gives the optimizer to a tracker, which is another matter for onecycle.
+    others = tuple({"metrics"} - {rule}) if rule == "onecycle" else ()
+    text = at(PLACES[rule], f"# quickwins: skip[{rule}]").replace("\n", ending)
+    first = look(text, tmp_path, ignore=others)
+    assert len(set(applied(first))) == 3 - len(others)
+    assert first.after is not None and first.after.count(b"\n") == first.after.count(ending.encode())
+    again = look(first.after, tmp_path, ignore=others)
+    assert again.after is None and remarks(again) == [] and of(again, rule) == []
+
+
+def test_skip_alone_leaves_out_every_rule_there(tmp_path: Path) -> None:
+    assert {v.rule for v in look(JOINED, tmp_path).verdicts} == set(NAMES)
+    outcome = look(at(SHARED, "# quickwins: skip", JOINED), tmp_path)
+    assert {"onecycle", "metrics"} == {v.rule for v in outcome.verdicts} == set(applied(outcome))
+    whole = look(at("def main():", "# quickwins: skip"), tmp_path)
+    assert (whole.status, whole.verdicts, whole.after) == ("unchanged", (), None)
+
+
+def test_codes_and_rules_in_one_list(tmp_path: Path) -> None:
+    outcome = look(at("def main():", "# quickwins: skip[QW301, one_cycle, onecycle]"), tmp_path)
+    assert {"hard-negatives", "metrics"} == set(applied(outcome))
+    assert [v.message for v in remarks(outcome)] == [
+        'this opt-out has an unknown rule or code "one_cycle"; did you mean "onecycle"?'
+    ]
+
+
+def test_a_code_leaves_out_nothing_but_its_own(tmp_path: Path) -> None:
+    full = look(SCRIPT, tmp_path)
+    notes = [v for v in full.verdicts if v.status == "warning"]
+    assert notes
+    outcome = look(at("def main():", f"# quickwins: skip[{notes[0].code}]"), tmp_path)
+    assert sorted(applied(outcome)) == sorted(applied(full)), "a remark goes, its rewrite stays"
+    assert notes[0].code not in [v.code for v in outcome.verdicts]
+    assert after(outcome).replace(f"  # quickwins: skip[{notes[0].code}]", "") == after(full)
+
+
+def test_two_on_one_line(tmp_path: Path) -> None:
+    comment = "# quickwins: skip[amp]  # quickwins: skip[hard-negatives]"
+    outcome = look(at(SHARED, comment, JOINED), tmp_path)
+    assert {"onecycle", "metrics"} == {v.rule for v in outcome.verdicts} == set(applied(outcome))
+    half = comment.replace("hard-negatives", "onecycle")
+    (said,) = remarks(look(at(SHARED, half, JOINED), tmp_path))
+    assert said.message == "this opt-out of onecycle silences nothing"
+    lines = at(SHARED, half, JOINED).split("\n")
+    assert lines[said.line - 1][said.column - 1 :] == "# quickwins: skip[onecycle]"
+
+
+def test_a_comment_after_words_of_its_own(tmp_path: Path) -> None:
+    text = at("            loss.backward()", "# by hand  # quickwins: skip[amp] (issue 7)")
+    outcome = look(text, tmp_path)
+    assert "amp" not in applied(outcome) and remarks(outcome) == []
+
+
+@pytest.mark.parametrize("line", [
+    "    scheduler = torch.optim.lr_scheduler.StepLR(", "        optimizer,", "        step_size=2,",
+])  # fmt: skip
+def test_any_line_of_the_statement_does(line: str, tmp_path: Path) -> None:
+    outcome = look(at(line, "# quickwins: skip[onecycle]"), tmp_path)
+    assert "onecycle" not in applied(outcome) and remarks(outcome) == []
+    above = SCRIPT.replace(f"{line}\n", f"{line}\n        # quickwins: skip[onecycle]\n")
+    if not line.endswith("2,"):
+        assert "onecycle" not in applied(look(above, tmp_path)), "on a line within its parentheses"
+
+
+def test_a_function_is_left_alone_that_a_finding_from_elsewhere_would_edit(tmp_path: Path) -> None:
+    source = (FIXTURES / "onecycle" / "train_function.in.py").read_text()
+    (header,) = [line for line in source.split("\n") if line.startswith("def train")]
+    full = look(source, tmp_path, select=("onecycle",))
+    (verdict,) = [v for v in full.verdicts if v.status == "applied"]
+    assert verdict.line > source[: source.index(header)].count("\n") + 5, "it stands elsewhere"
+    opted = look(at(header, "# quickwins: skip", source), tmp_path, select=("onecycle",))
+    assert opted.after is None and applied(opted) == []
+
+
+def test_nested_functions_and_decorators(tmp_path: Path) -> None:
+    head, _, rest = SCRIPT.partition("def main():\n")
+    body, _, tail = rest.partition("\n\nif __name__")
+    inner = "".join(f"    {line}" if line.strip() else line for line in body.splitlines(True))
+    for outer, decorated in (("# quickwins: skip[amp]", ""), ("", "# quickwins: skip[amp]")):
+        text = (
+            f"import functools\n{head}def main():  {outer}\n    @functools.cache  {decorated}\n"
+            f"    def inner():\n{inner}\n    inner()\n\nif __name__{tail}"
+        )
+        plain = look(text.replace("# quickwins:", "# quickwins,"), tmp_path)
+        assert "amp" in applied(plain)
+        outcome = look(text, tmp_path)
+        assert set(applied(outcome)) == set(applied(plain)) - {"amp"} and remarks(outcome) == []
+    (said,) = remarks(look(at("def report(value):", "# quickwins: skip[amp]"), tmp_path))
+    assert said.message == "this opt-out of amp silences nothing", "another function's is not meant"
+
+
+def test_one_of_two_optimizers(tmp_path: Path) -> None:
+    source = (FIXTURES / "onecycle" / "two_optimizers.in.py").read_text()
+    line = "sched_g = optim.lr_scheduler.ExponentialLR(opt_g, gamma=0.95)"
+    outcome = look(at(line, "# quickwins: skip[onecycle]", source), tmp_path, select=("onecycle",))
+    text = after(outcome)
+    assert f"{line}  #" in text and "    sched_g.step()\n    print" in text
+    assert "sched_d = OneCycle(opt_d" in text and "        sched_d.step()\n" in text
+    assert applied(outcome) == ["onecycle"] and remarks(outcome) == []
+
+
+# What a comment is
+
+
+@pytest.mark.parametrize("line", [
+    'note = "# quickwins: skip"', '"""\n# quickwins: skip\n"""', "x = f'{1} # quickwins: skip'",
+])  # fmt: skip
+def test_text_in_strings_is_none(line: str, tmp_path: Path) -> None:
+    outcome = look(f"{line}\n{SCRIPT}", tmp_path)
+    assert sorted(applied(outcome)) == sorted(NAMES) and remarks(outcome) == []
+    documented = SCRIPT.replace("def main():\n", 'def main():\n    """# quickwins: skip"""\n')
+    assert sorted(applied(look(documented, tmp_path))) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("comment", ["# quickwins: skipped", "# quickwins skip", "# skip[amp]"])
+def test_other_comments_are_none(comment: str, tmp_path: Path) -> None:
+    outcome = look(at("            loss.backward()", comment), tmp_path)
+    assert sorted(applied(outcome)) == sorted(NAMES) and remarks(outcome) == []
+
+
+@pytest.mark.parametrize("head", [
+    "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# quickwins: skip\n", "\n\n# quickwins: skip\n",
+])  # fmt: skip
+def test_the_whole_file(head: str, tmp_path: Path) -> None:
+    for text in (head + SCRIPT, SCRIPT.replace('s."""\n', f's."""\n{head}', 1)):
+        outcome = look(text, tmp_path)
+        assert (outcome.status, outcome.verdicts) == ("unchanged", ())
+
+
+def test_a_comment_of_its_own_below_the_first_code_is_reported(tmp_path: Path) -> None:
+    for line in ("import torch", "            optimizer.zero_grad()"):
+        text = SCRIPT.replace(f"{line}\n", f"{line}\n            # quickwins: skip\n", 1)
+        outcome = look(text, tmp_path)
+        (said,) = remarks(outcome)
+        assert "on a line of its own" in said.message and "end of the line" in (said.hint or "")
+        assert sorted(applied(outcome)) == sorted(NAMES)
+
+
+# Which are reported
+
+
+@pytest.mark.parametrize(("comment", "message"), [
+    ("# quickwins: skip", "this opt-out silences nothing"),
+    ("# quickwins: skip[amp, onecycle]", "this opt-out of amp, onecycle silences nothing"),
+    ("# quickwins: skip[QW101]", "this opt-out of QW101 silences nothing"),
+    ("# quickwins: skip[QW004]", "this opt-out of QW004 silences nothing"),
+    ("# quickwins: skip[apm]",
+     'this opt-out has an unknown rule or code "apm"; did you mean "amp"?'),
+    ("# quickwins: skip[QW010]",
+     'this opt-out has an unknown rule or code "QW010"; did you mean "QW'),
+    ("# quickwins: skip[]", "this opt-out cannot be read"),
+    ("# quickwins: skip[amp", "this opt-out cannot be read"),
+])  # fmt: skip
+def test_one_that_silences_nothing_is_a_warning(
+    comment: str, message: str, tmp_path: Path
+) -> None:
+    plain = look(SCRIPT, tmp_path)
+    outcome = look(at("    print(value)", comment), tmp_path)
+    (said,) = remarks(outcome)
+    assert (said.rule, said.status) == ("file", "warning") and said.message.startswith(message)
+    line = SCRIPT[: SCRIPT.index("    print(value)")].count("\n") + 1
+    assert (said.line, said.column) == (line, len("    print(value)  ") + 1)
+    assert sorted(applied(outcome)) == sorted(applied(plain)), "and changes nothing else"
+    assert after(outcome).replace(f"  {comment}", "") == after(plain)
+    assert remarks(look(at("    print(value)", comment), tmp_path, ignore=("QW010",))) == []
+
+
+def test_an_unclosed_list_leaves_nothing_out(tmp_path: Path) -> None:
+    outcome = look(at("            loss.backward()", "# quickwins: skip[amp"), tmp_path)
+    assert "amp" in applied(outcome) and len(remarks(outcome)) == 1
+
+
+def test_one_of_a_rule_that_did_not_run_is_not_judged(tmp_path: Path) -> None:
+    text = at("            loss.backward()", "# quickwins: skip[amp]")
+    assert remarks(look(text, tmp_path, select=("onecycle",))) == []
+    assert remarks(look(text, tmp_path, ignore=("amp",))) == []
+    bare = at("    print(value)", "# quickwins: skip")
+    assert remarks(look(bare, tmp_path, select=("onecycle",))) == []
+    assert len(remarks(look(bare, tmp_path))) == 1
+    # One that silences what a code's ignoring hides as well is in use.
+    assert remarks(look(text, tmp_path, ignore=("QW301",))) == []
+
+
+def test_a_refusal_is_silenced_and_comes_back(tmp_path: Path) -> None:
+    refused = (
+        "import torch\nmodel = torch.nn.Linear(2, 1)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\noptimizer.step()\n"
+    )
+    plain = look(refused, tmp_path)
+    (verdict,) = [v for v in plain.verdicts if v.status == "refused"]
+    lines = refused.split("\n")
+    lines[verdict.line - 1] += f"  # quickwins: skip[{verdict.code}]"
+    outcome = look("\n".join(lines), tmp_path)
+    assert (plain.status, outcome.status, outcome.verdicts) == ("refused", "unchanged", ())
+
+
+def test_a_comment_in_a_file_that_is_no_candidate_is_found(tmp_path: Path) -> None:
+    outcome = look("number = 1  # quickwins: skip[onecycle]\n", tmp_path)
+    assert [v.code for v in outcome.verdicts] == ["QW010"] and outcome.status == "unchanged"
+
+
+def test_the_bytes_alone_tell_that_a_file_may_have_one() -> None:
+    assert optout.is_mentioned(b"x = 1  # quickwins: skip")
+    assert not optout.is_mentioned(b"x = 1  # skip quickwins")
+
+
+# The command line
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_check_reports_and_apply_keeps(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = at("def main():", "# quickwins: skip[metrics, hard-negatives, amp]")
+    path = here / "train.py"
+    path.write_text(at("def report(value):", "# quickwins: skip[amp]", text))
+
+    assert cli.invoke(["check", "train.py"]) == cli.DUE
+    said = capsys.readouterr().out
+    assert ":20:21: QW010 this opt-out of amp silences nothing\n" in said and " QW101 " in said
+    assert cli.invoke(["apply", "train.py"]) == cli.NOTHING
+    assert "OneCycle(" in path.read_text() and "autocast" not in path.read_text()
+    capsys.readouterr()
+    assert cli.invoke(["check", "train.py"]) == cli.NOTHING, "a warning makes nothing due"
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines()] == ["QW010"]
+    assert cli.invoke(["check", "train.py", "--format", "json"]) == cli.NOTHING
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert {(v["rule"], v["status"]) for v in file["verdicts"] if v["code"] == "QW010"} == {
+        ("file", "warning")
+    }
+    assert cli.invoke(["check", "train.py", "--ignore", "QW010"]) == cli.NOTHING
+    assert "QW010" not in capsys.readouterr().out
+
+
+def test_files_without_one_are_still_ruled_out_by_their_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("number = 1\n")
+    code = (
+        "import sys; from quickwins_codemod import cli; code = cli.invoke(['check', 'a.py']);"
+        "sys.exit(9 if 'libcst' in sys.modules else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == cli.NOTHING
