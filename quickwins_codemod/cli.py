@@ -127,7 +127,7 @@ def build(rules: Sequence[Transform]) -> click.Group:
         result = _look(rules, given)
         if patch is not None:
             _write_patch(patch, result)
-        _report(context, result, "diff")
+        _report(context, rules, result, "diff")
         return FAILED if result.errors else NOTHING
 
     @group.command()
@@ -136,7 +136,7 @@ def build(rules: Sequence[Transform]) -> click.Group:
     def check(context: click.Context, **given: Any) -> int:
         """Print one line for each finding, for CI and hooks; change nothing."""
         result = _look(rules, given)
-        _report(context, result, "check")
+        _report(context, rules, result, "check")
         if result.errors:
             return FAILED
         return DUE if result.changes else NOTHING
@@ -148,7 +148,7 @@ def build(rules: Sequence[Transform]) -> click.Group:
     def apply(context: click.Context, allow_dirty: bool, **given: Any) -> int:
         """Write the changes; a second run finds nothing to do."""
         result = _write(_look(rules, given), allow_dirty)
-        _report(context, result, "apply")
+        _report(context, rules, result, "apply")
         hook_fails = _tell_hook(result)
         if result.errors:
             return FAILED
@@ -281,11 +281,13 @@ def _show_comparison(result: Comparison, form: str) -> None:
         comparison.show(result)
 
 
-def _report(context: click.Context, result: RunResult, command: text.Command) -> None:
+def _report(
+    context: click.Context, rules: Sequence[Transform], result: RunResult, command: text.Command
+) -> None:
     from quickwins_codemod.report import console
 
     if context.params["format"] != "text":
-        console.show_for_programs(result, context.params["format"], command)
+        console.show_for_programs(result, context.params["format"], command, rules)
         return
     if command == "diff":
         console.show_diff(result)

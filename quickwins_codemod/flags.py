@@ -24,7 +24,7 @@ _TAKEN = frozenset(
 #: Flags that say how one command works, and mean nothing to the one that is typed after it.
 _OWN = {"format", "patch", "workers", "allow_dirty"}
 #: How a command that reads a tree can report: for people, then for programs.
-FORMATS = ("text", "json", "github", "junit")
+FORMATS = ("text", "json", "sarif", "github", "junit")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Which part of a report goes to which stream, and in what form.
 
-A diff, findings and what programs read go to standard output. The summary joins them there when a person reads
-it; where they go into a pipe or a file, the summary goes to standard error, so that
-`quickwins diff . > x.patch` leaves a valid patch.
+A diff, findings and reports for programs go to standard output. The summary joins the first two
+there when a person reads it; where they go into a pipe or a file, the summary goes to standard
+error, so that `quickwins diff . > x.patch` leaves a valid patch.
 """
 
 from __future__ import annotations
@@ -10,23 +10,37 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quickwins_codemod.report import github, json, junit, patch, paths, terminal, text
+from quickwins_codemod.report import patch, paths, terminal, text
+from quickwins_codemod.transform import Transform
 from quickwins_codemod.verdict import RunResult
 
 
-def show_for_programs(result: RunResult, form: str, command: text.Command) -> None:
+def show_for_programs(
+    result: RunResult, form: str, command: text.Command, rules: Sequence[Transform]
+) -> None:
     """Write a report for programs and nothing else, in one of flags.FORMATS but `text`.
 
-    Its bytes are the same in every locale.
+    Its bytes are the same in every locale. rules: those whose pages a report may quote.
     """
+    # Imported when asked for: reports for people, which most runs write, do not wait for XML.
     if form == "json":
+        from quickwins_codemod.report import json
+
         terminal.out(json.render(result))
+    elif form == "sarif":
+        from quickwins_codemod.report import sarif
+
+        terminal.out(sarif.render(paths.for_git(result), command, rules))
     elif form == "junit":
+        from quickwins_codemod.report import junit
+
         terminal.out(junit.render(paths.for_git(result), command))
     else:
+        from quickwins_codemod.report import github
+
         terminal.out(github.render(paths.for_git(result), command).encode())
 
 

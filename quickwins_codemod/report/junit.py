@@ -1,4 +1,4 @@
-"""The report that test viewers show (JUnit's XML): one test for each file that a rule could apply to.
+"""The report that test viewers show (JUnit's XML): one test for each candidate file.
 
 A file passes when nothing is due in it, fails when a change is due, is skipped when it was left
 alone with a reason, and is an error when it could not be processed; the gravest of these holds,
