@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, target
+from quickwins_codemod.edits import target
 from quickwins_codemod.settings import FILE_RULE, Rule, suggest
 from quickwins_codemod.verdict import Verdict
 
@@ -114,22 +114,22 @@ class OptOuts:
         return said
 
     def _left(self, finding: Finding, tree: Tree) -> Finding | None:
-        edited = [(edit, tree.position(target(edit)).line) for edit in finding.edits]
+        edited = [tree.position(target(edit)).line for edit in finding.edits]
         left, dropped = [], False
         for verdict in finding.verdicts:
             silent = False
             for found in self._found:
                 names = list(found.takes(verdict))
                 applied = verdict.status == "applied"
-                if names and (found.spans(verdict.line) or (applied and _touches(found, edited))):
+                # Edits lie on lines of their own, and a block is to stay as it is.
+                lines = [verdict.line, *(edited if applied and found.block else ())]
+                if names and any(map(found.spans, lines)):
                     self._used.update((found, name) for name in names)
                     silent = True
                     dropped = dropped or applied
             if not silent:
                 left.append(verdict)
-        if dropped or not (left or finding.edits):
-            return None
-        return replace(finding, verdicts=tuple(left))
+        return None if dropped else replace(finding, verdicts=tuple(left))
 
     def _read(self, text: str) -> Iterator[_OptOut]:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -168,15 +168,6 @@ class OptOuts:
 
 def _remark(found: _OptOut, message: str, hint: str) -> Verdict:
     return Verdict(FILE_RULE, "warning", "QW010", found.line, found.column, message, hint)
-
-
-def _touches(found: _OptOut, edited: Sequence[tuple[Edit, int]]) -> bool:
-    """Whether an edit lies in an opted-out block; what is put above or below it does not."""
-    return found.block and found.flaw is None and any(
-        found.spans(line)
-        and not (line == found.first and isinstance(edit, (InsertBefore, InsertAfter)))
-        for edit, line in edited
-    )
 
 
 def _comments(text: str) -> Iterator[tuple[tokenize.TokenInfo, tuple[int, int] | None]]:

@@ -118,7 +118,9 @@ def test_another_path_has_its_own_file(root: Path) -> None:
 
 def test_flags_show_what_they_would_do(root: Path) -> None:
     Path("pyproject.toml").write_text(FILE)
-    found = values("--select", "amp", "--ignore", "QW321", "--exclude", "a.py", "--k", "5", "--eval")
+    found = values(
+        "--select", "amp", "--ignore", "QW321", "--exclude", "a.py", "--k", "5", "--eval"
+    )  # fmt: skip
     assert found["select"] == (["amp"], "--select")
     assert found["ignore"] == (["QW150", "QW321"], "pyproject.toml and --ignore and --select")
     assert found["exclude"] == (["third_party/", "a.py"], "pyproject.toml and --exclude")
