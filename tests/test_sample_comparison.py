@@ -48,6 +48,14 @@ def quickwins(root, *arguments):
     return run(root, sys.executable, "-m", "quickwins_codemod", *arguments)
 
 
+def test_the_other_rules_still_apply_after_the_metrics(sample):
+    text = (sample / SCRIPT).read_text()
+
+    for built in ("OneCycle(", "HardNegatives(", "GradScaler(", "Tracker(", "RankingMetrics("):
+        assert text.count(f" = {built}") == 1, built
+    assert "ReduceLROnPlateau" not in text
+
+
 def test_the_table_is_that_of_the_two_records(sample):
     records = {}
     for path in (sample / ".quickwins" / "runs").glob("*.jsonl"):

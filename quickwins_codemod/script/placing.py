@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -540,7 +541,7 @@ class Placing:
         first, last = self.tree.span(node)
         if not elements or first != last:
             return None
-        line = self.tree.text.split("\n")[first - 1]
+        line = re.split(r"\r\n?|\n", self.tree.text)[first - 1]
         if len(line.rstrip()) + len(code) + 2 <= limit:
             return None
         statement = self.tree.position(self.tree.statement(node)).column
