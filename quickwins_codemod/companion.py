@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from quickwins_codemod.script.placing import Place
 
-_BLACK_LINE = 88
-_LONG_LINE = 100
 #: What the thing is called where its plain name is taken.
 _PREFIXES = {"scheduler": "lr", "scaler": "grad", "negatives": "hard"}
 _WORDS = ("optimizer", "optimiser", "optim", "opt")
@@ -55,9 +53,7 @@ class Companion:
 
     @property
     def line_length(self) -> int:
-        """88 in a file that keeps to it, as black does; 100 in one that does not."""
-        longest = max(map(len, self.tree.text.split("\n")))
-        return _BLACK_LINE if longest <= _BLACK_LINE else _LONG_LINE
+        return self.placing.line_length
 
     def fresh_reference(
         self, functions: Iterable[cst.CSTNode], shared: bool = False

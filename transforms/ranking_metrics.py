@@ -486,7 +486,7 @@ def plan(script: Script, options: Options) -> Plan:
             "call RankingMetrics in its validation step by hand",
         )
         return Plan((refusal.finding(RULE, script),))
-    reader = Rankings(script)
+    reader = Rankings(script, steps)
     findings: list[Finding] = []
     watched: list[cst.CSTNode] = []
     for step in steps:
@@ -842,7 +842,7 @@ class _Watching:
         """The dict literal, or where the script goes through what is in it, what the log is given."""
         import libcst
 
-        receiver = self.records._receiver(log.mapping, self.epochs)
+        receiver = self.records.receiver(log.mapping, self.epochs)
         for argument in self._arguments_with(log.mapping, receiver):
             variable = self.names.variable(argument)
             uses = [n for n in self.tree.all(libcst.Name) if self.names.variable(n) == variable]
@@ -877,7 +877,7 @@ class _Watching:
             self.edits.append(InsertBefore(above, line))
             self.evaluated, entry = above, f"**{name}"
         if isinstance(logged, libcst.Dict):
-            hang = self.placing.hang(logged, entry, self.line_length)
+            hang = self.placing.hang(logged, entry, self.placing.line_length)
             self.edits.append(AddDictEntry(logged, None, entry, hang))
         else:
             self.edits.append(Replace(logged, f"{{**{self.tree.code(logged)}, {entry}}}"))
@@ -909,12 +909,12 @@ class _Watching:
         column = self.tree.position(node).column - 1
         if not elements:
             column += len(self.tree.code(logged)) + len("{**, }")
-        return column + len(entry) + len("})") <= self.line_length
+        return column + len(entry) + len("})") <= self.placing.line_length
 
     def _own(self, held: HeldOut, value: str) -> Verdict:
         """A call of wandb.log where the script logs nothing once an epoch."""
         wandb = self._wandb()
-        below = self._after(held.statement)
+        below = self._outside(held.statement)
         self.evaluated = held.statement
         line = f"{self.tracker_name}.log({value})\n"
         if wandb is None or self._gives_step():
@@ -938,10 +938,6 @@ class _Watching:
             "applied", "QW402", held.statement,
             "ranking metrics, speed and memory are logged by a call of their own",
         )
-
-    def _after(self, statement: cst.CSTNode) -> cst.CSTNode:
-        """The statement itself, or the `with torch.no_grad():` around it."""
-        return self._outside(statement)
 
     def _wandb(self) -> tuple[str, str] | None:
         """What the module wandb is called in the function of the epochs, and the condition under
@@ -1007,7 +1003,7 @@ class _Watching:
     def _best_log(self, held: HeldOut) -> BatchLog | None:
         logs = []
         for log in self.records.batch_logs(self.epochs):
-            receiver = self.records._receiver(log.mapping, self.epochs)
+            receiver = self.records.receiver(log.mapping, self.epochs)
             nodes = [log.mapping, *([receiver] if receiver is not None else [])]
             if not all(self._is_after(node, held) for node in nodes):
                 continue
@@ -1033,7 +1029,7 @@ class _Watching:
         self, mapping: cst.Dict, receiver: cst.Call | None
     ) -> Iterator[cst.BaseExpression]:
         for argument in receiver.args if receiver is not None else ():
-            if self.records._mapping(argument.value, self.epochs) is mapping:
+            if self.records.mapping(argument.value, self.epochs) is mapping:
                 yield argument.value
 
     def _is_after(self, node: cst.CSTNode, held: HeldOut) -> bool:
@@ -1071,7 +1067,7 @@ class _Watching:
         """What the keys of the validation begin with, if they do."""
         keys = [key for key in log.keys if not _DURATION.search(key)] or list(log.keys)
         found = [match[1] for match in map(_VALIDATION.match, keys) if match]
-        receiver = self.records._receiver(log.mapping, self.epochs)
+        receiver = self.records.receiver(log.mapping, self.epochs)
         if _HELD_OUT_NAME.search(self._keyword(log.mapping, receiver)) and len(found) < len(keys):
             return ""  # the logger, or whatever the dict goes through, adds one
         if found:
@@ -1165,20 +1161,15 @@ class _Watching:
             for node in self._own_nodes(self.epochs)
         )
 
-    @property
-    def line_length(self) -> int:
-        longest = max(map(len, self.tree.text.split("\n")))
-        return 88 if longest <= 88 else 100
-
     def _assign(self, name: str, function: str, arguments: list[str], column: int) -> str:
         """`name = function(arguments)` in a column, broken where the line would be too long."""
         column -= 1
         line = f"{name} = {function}({', '.join(arguments)})"
-        if column + len(line) <= self.line_length:
+        if column + len(line) <= self.placing.line_length:
             return f"{line}\n"
         indent = self.tree.module.default_indent
         together = ", ".join(arguments)
-        if column + len(indent) + len(together) <= self.line_length:
+        if column + len(indent) + len(together) <= self.placing.line_length:
             return f"{name} = {function}(\n{indent}{together}\n)\n"
         return f"{name} = {function}(\n" + "".join(f"{indent}{a},\n" for a in arguments) + ")\n"
 

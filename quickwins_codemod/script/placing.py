@@ -6,6 +6,7 @@ import builtins
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import libcst as cst
 
@@ -20,6 +21,8 @@ _MUTATORS = {
     "appendleft", "setdefault",
 }
 _ENDS = (cst.Return, cst.Raise)
+_BLACK_LINE = 88
+_LONG_LINE = 100
 
 
 @dataclass(frozen=True)
@@ -531,6 +534,12 @@ class Placing:
                 return [*frames, Frame(function, None)]
             frames.append(Frame(function, call))
             function = self.tree.function(call)
+
+    @cached_property
+    def line_length(self) -> int:
+        """88 in a file that keeps to it, as black does; 100 in one that does not."""
+        longest = max(map(len, self.tree.text.split("\n")))
+        return _BLACK_LINE if longest <= _BLACK_LINE else _LONG_LINE
 
     def hang(self, node: cst.Dict | cst.Call, code: str, limit: int) -> int | None:
         """How far in one more element goes on a line of its own; None where the line has room.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -101,8 +101,9 @@ class HeldOut:
 class Rankings:
     """Reads what a training step's model ranks with."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, steps: Iterable[TrainingStep]) -> None:
         self.script, self.tree, self.names = script, script.tree, script.names
+        self.backwards = [call for step in steps for call in step.backwards]
         self.loops = RankingLoops(script)
         self.models = self.loops.models
 
@@ -326,13 +327,12 @@ class Rankings:
     def held_out(self, found: RankingLoop, epochs: cst.CSTNode) -> list[HeldOut]:
         """Loops over other data in each epoch that call the same model; validation data first."""
         trained = self._model_roots(found)
-        ends = [b for step in self.script.forwards().steps() for b in step.backwards]
         training = found.batch.loop
         home = self.script.placing.frames(self.tree.function(training))
         source = self._text_at_home(found.batch, home)
         result = []
         for loop in self.tree.all(cst.For):
-            if any(self.tree.is_within(b, loop) for b in ends) or self._in_other_loop(loop, epochs):
+            if any(self.tree.is_within(b, loop) for b in self.backwards) or self._in_other_loop(loop, epochs):
                 continue
             call = next(
                 (c for c in self.tree.calls_within(loop) if self._calls(c, trained)), None
@@ -462,16 +462,16 @@ def item_table(
         path = _own_path(lookups, node.func)
         made = sorted(lookups.names.creations(node.func), key=lookups.tree.order.__getitem__)
         if any(_TABLE.search(lookups.tree.code(c.func)) for c in made):
-            if path is not None and parameter in lookups._plain(node.args[0].value):
+            if path is not None and parameter in lookups.parameter(node.args[0].value):
                 padding = next((p for c in made if (p := _padding(c, lookups.names)) is not None), None)
                 return Table(f".{path}", padding)
             continue
-        inner = lookups._inner(node)
+        inner = lookups.run_by(node)
         if inner is None or depth > 3:
             continue
         given = lookups.names.arguments(node, inner) or {}
         for name, value in given.items():
-            if parameter in lookups._plain(value) and name in lookups.ids(inner):
+            if parameter in lookups.parameter(value) and name in lookups.ids(inner):
                 found = item_table(lookups, inner, name, depth + 1)
                 if found is None:
                     continue
@@ -499,7 +499,7 @@ def _item_features(
         rows = call.args[0].value
         index = rows.slice[0].slice if isinstance(rows, cst.Subscript) and len(rows.slice) == 1 else None
         path = _own_path(lookups, rows.value) if isinstance(index, cst.Index) else None
-        if path in buffers and parameter in lookups._plain(index.value):
+        if path in buffers and parameter in lookups.parameter(index.value):
             return f".{path}"
     return None
 

@@ -219,7 +219,7 @@ class Lookups:
             elif isinstance(node, cst.Subscript):  # `table[ids]`, `table[ids, :]`
                 index = node.slice[0].slice
                 if isinstance(index, cst.Index) and self._is_table(node.value):
-                    found |= self._plain(index.value)
+                    found |= self.parameter(index.value)
         return found
 
     def _by_call(self, call: cst.Call, depth: int) -> set[str]:
@@ -228,15 +228,15 @@ class Lookups:
         if self._is_table(call.func) or (self.names.dotted(call.func) or "").endswith(
             "functional.embedding"
         ):
-            return self._plain(call.args[0].value)
-        inner = self._inner(call)
+            return self.parameter(call.args[0].value)
+        inner = self.run_by(call)
         if inner is None or depth > 3:
             return set()
         ids = self.ids(inner, depth + 1)
         given = self.names.arguments(call, inner) or {}
-        return {n for name in ids if name in given for n in self._plain(given[name])}
+        return {n for name in ids if name in given for n in self.parameter(given[name])}
 
-    def _inner(self, call: cst.Call) -> cst.FunctionDef | None:
+    def run_by(self, call: cst.Call) -> cst.FunctionDef | None:
         """The method, or the forward of a part of the model, that a call in a forward runs."""
         method = self.names.callee(call)
         if method is not None and method.name.value != "__init__":
@@ -263,7 +263,7 @@ class Lookups:
             for n in walk(call)
         )
 
-    def _plain(self, node: cst.BaseExpression) -> set[str]:
+    def parameter(self, node: cst.BaseExpression) -> set[str]:
         """The parameter that an expression is, whatever its shape or device."""
         while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
             if node.func.attr.value not in _SAME_IDS:

@@ -93,7 +93,7 @@ class Records:
             if not (self.tree.is_within(call, loop) and self._is_log(call)):
                 continue
             for argument in call.args:
-                mapping = self._mapping(argument.value, loop)
+                mapping = self.mapping(argument.value, loop)
                 if mapping is None or any(b.mapping is mapping for b in found):
                     continue
                 keys = [e for e in mapping.elements if isinstance(e, cst.DictElement)]
@@ -108,16 +108,16 @@ class Records:
         """The same once for each turn of a loop: under no condition, and in no loop inside it."""
         found = []
         for log in self.batch_logs(loop):
-            calls = [self._receiver(log.mapping, loop), log.mapping]
+            calls = [self.receiver(log.mapping, loop), log.mapping]
             if all(node is None or self._every_turn(node, loop) for node in calls):
                 found.append(log)
         return found
 
-    def _receiver(self, mapping: cst.Dict, loop: cst.CSTNode) -> cst.Call | None:
+    def receiver(self, mapping: cst.Dict, loop: cst.CSTNode) -> cst.Call | None:
         """The logging call that gets a dict literal by a name."""
         for call in self.tree.all(cst.Call):
             if self.tree.is_within(call, loop) and self._is_log(call):
-                if any(self._mapping(a.value, loop) is mapping for a in call.args):
+                if any(self.mapping(a.value, loop) is mapping for a in call.args):
                     return call
         return None
 
@@ -136,7 +136,8 @@ class Records:
             return False
         return not re.match(r"(torch|np|numpy|math|F)\.", self.tree.code(func) + ".")
 
-    def _mapping(self, node: cst.BaseExpression, loop: cst.CSTNode) -> cst.Dict | None:
+    def mapping(self, node: cst.BaseExpression, loop: cst.CSTNode) -> cst.Dict | None:
+        """The dict literal that an expression is, itself or by a name that is set in a loop."""
         if isinstance(node, cst.Dict):
             return node
         variable = self.names.variable(node)
