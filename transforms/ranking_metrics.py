@@ -411,7 +411,7 @@ QW452 ranking metrics are not logged
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn
@@ -791,7 +791,7 @@ class _Watching:
     def _data(
         self,
         source: cst.BaseExpression,
-        frames: list[Frame] | tuple[Frame, ...],
+        frames: Sequence[Frame],
         columns: tuple[Column, Column, Column | None],
     ) -> str | None:
         if not self.reader.has_rows(source):
@@ -799,9 +799,7 @@ class _Watching:
                 "QW414", source, "the rows behind the batches of this loop cannot be looked up",
                 "iterate over a DataLoader of a map-style data set, in a variable of its own",
             )
-        text = self.placing.expression_at(
-            source, 0, list(frames), self.placing.before(self.epochs), self.epochs
-        )
+        text = self._at_epochs(source, frames)
         users, items, labels = columns
         if text is None or (users.key, items.key) == (0, 1) and labels is None:
             return text
@@ -813,9 +811,12 @@ class _Watching:
             arguments.append(f"labels={labels.code}")
         return f"{self.script.runtime_name(_INTERACTIONS)}({', '.join(arguments)})"
 
-    def _at_epochs(self, node: cst.BaseExpression) -> str | None:
+    def _at_epochs(
+        self, node: cst.BaseExpression, frames: Sequence[Frame] | None = None
+    ) -> str | None:
+        """How what a function names is called above the loop over epochs; frames: from there outwards."""
         return self.placing.expression_at(
-            node, 0, self.frames, self.placing.before(self.epochs), self.epochs
+            node, 0, frames or self.frames, self.placing.before(self.epochs), self.epochs
         )
 
     # -- where it is logged ------------------------------------------------------------------------
@@ -856,7 +857,7 @@ class _Watching:
 
         parent = self.tree.parents[use]
         if isinstance(parent, libcst.Arg):
-            return self.records._is_log(self.tree.parents[parent])
+            return self.records.is_log(self.tree.parents[parent])
         is_item = isinstance(parent, libcst.Subscript) and parent.value is use
         return is_item or isinstance(parent, libcst.AssignTarget)
 

@@ -200,9 +200,7 @@ class Rankings:
     def _complete(self, ranking: Ranking, call: cst.Call, index: int) -> Ranking:
         """The same with the embedding that is looked up by the items, the id at a place."""
         owner = ranking.model[-1]
-        wrapped = any(
-            _PARALLEL.search(self.tree.code(c.func)) for c in self.names.creations(owner)
-        )
+        wrapped = self._is_wrapped(owner)
         table, features = None, None
         made = {self.tree.code(c.func) for c in self.names.creations(call.func)}
         if any(_TABLE.search(m) for m in made):
@@ -219,6 +217,10 @@ class Rankings:
                 else:
                     table = None
         return replace(ranking, table=table, features=features, wrapped=wrapped)
+
+    def _is_wrapped(self, model: cst.BaseExpression) -> bool:
+        """It may be inside DataParallel or DistributedDataParallel, whose attributes are others."""
+        return any(_PARALLEL.search(self.tree.code(c.func)) for c in self.names.creations(model))
 
     def _ordered(
         self, call: cst.Call, lookups: Lookups, function: cst.FunctionDef, ids: list[str]
@@ -262,9 +264,7 @@ class Rankings:
         if table is None or last is None:
             raise NotRanked("columns", found.catalogue)
         path, shift = last
-        wrapped = any(
-            _PARALLEL.search(self.tree.code(c.func)) for c in self.names.creations(call.func)
-        )
+        wrapped = self._is_wrapped(call.func)
         if table.padding != 0:
             shift = shift if shift == 0 else None
         padding = table.padding if shift == 0 else None

@@ -90,7 +90,7 @@ class Records:
         """Dict literals in a loop's body that a logging call receives, itself or by a name."""
         found = []
         for call in self.tree.all(cst.Call):
-            if not (self.tree.is_within(call, loop) and self._is_log(call)):
+            if not (self.tree.is_within(call, loop) and self.is_log(call)):
                 continue
             for argument in call.args:
                 mapping = self.mapping(argument.value, loop)
@@ -116,7 +116,7 @@ class Records:
     def receiver(self, mapping: cst.Dict, loop: cst.CSTNode) -> cst.Call | None:
         """The logging call that gets a dict literal by a name."""
         for call in self.tree.all(cst.Call):
-            if self.tree.is_within(call, loop) and self._is_log(call):
+            if self.tree.is_within(call, loop) and self.is_log(call):
                 if any(self.mapping(a.value, loop) is mapping for a in call.args):
                     return call
         return None
@@ -129,7 +129,8 @@ class Records:
                 return False
         return False
 
-    def _is_log(self, call: cst.Call) -> bool:
+    def is_log(self, call: cst.Call) -> bool:
+        """A call of a method named `log` or `log_...`, that is no logarithm."""
         func = call.func
         name = func.attr.value if isinstance(func, cst.Attribute) else ""
         if not _LOG_METHOD.match(name):
@@ -168,7 +169,7 @@ class Records:
             value = literal_value(key.value) if isinstance(key, cst.Index) else None
             written = isinstance(parent, cst.AssignTarget) and "param_groups" not in self.tree.code(node)
             return written and isinstance(value, str) and bool(_RATE_KEY.search(value))
-        if not self._is_log(node) and not self.tree.code(node.func).endswith("add_scalar"):
+        if not self.is_log(node) and not self.tree.code(node.func).endswith("add_scalar"):
             return False
         for argument in node.args:
             named = argument.keyword.value if argument.keyword else literal_value(argument.value)
