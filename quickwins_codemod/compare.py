@@ -390,7 +390,7 @@ def compare(
             )
         )
     best_by = _best_by(before, after, common)
-    rows = _quality(before, after, common, best_by) + _cost(before, after)
+    rows = _rows(before, after, common, best_by)
     return Comparison(
         before,
         after,
@@ -420,40 +420,62 @@ def _best_by(before: Side, after: Side, common: set[str]) -> str | None:
     return None
 
 
-def best_epoch(run: Run, best_by: str) -> Epoch:
-    """Return the first epoch with the highest value of a metric, which the run has."""
+def best_epoch(run: Run, best_by: str) -> Epoch | None:
+    """Return the first epoch with a metric's best value, None of a run that does not know it."""
     known = [epoch for epoch in run.epochs if epoch.metrics.get(best_by) is not None]
-    return max(known, key=lambda epoch: epoch.metrics[best_by] or 0.0)
+    pick = min if better(best_by) == "lower" else max
+    return pick(known, key=lambda epoch: epoch.metrics[best_by] or 0.0, default=None)
 
 
-def _quality(before: Side, after: Side, common: set[str], best_by: str | None) -> list[Row]:
-    names = sorted(
-        (name for name in common if bare(name) not in (SPEED, EPOCH_SECONDS, *PEAKS, *_USERS)),
-        key=order,
-    )
-    chosen: list[tuple[When, Callable[[Run], Epoch]]] = [("last", lambda run: run.epochs[-1])]
-    if best_by is not None:
-        chosen.insert(0, ("best", lambda run: best_epoch(run, best_by)))
-    sides = (before, after)
-    rows = [
-        Row(
-            name,
-            when,
-            better(name),
-            *(value(pick(run).metrics.get(name) for run in side.runs) for side in sides),
-        )
-        for when, pick in chosen
-        for name in names
+@dataclass(frozen=True)
+class Measure:
+    """One number of a run: a metric at one of its epochs, or what the whole run took.
+
+    of: reads it, None where it is not known.
+    """
+
+    name: str
+    when: When
+    better: Better | None
+    of: Callable[[Run], float | None]
+
+
+def measures(names: Iterable[str], best_by: str | None) -> list[Measure]:
+    """Return what can be measured of runs with these metrics, in the order of the table.
+
+    best_by: the metric whose best value makes an epoch the best, None without one.
+    """
+
+    def at(pick: Callable[[Run], Epoch | None], name: str) -> Callable[[Run], float | None]:
+        def of(run: Run) -> float | None:
+            epoch = pick(run)
+            return None if epoch is None else epoch.metrics.get(name)
+
+        return of
+
+    def number(run: Run) -> float | None:
+        epoch = best_epoch(run, best_by or "")
+        return None if epoch is None else float(epoch.number)
+
+    cost = (SPEED, EPOCH_SECONDS, *PEAKS, *_USERS)
+    quality = sorted((name for name in names if bare(name) not in cost), key=order)
+    chosen: list[tuple[When, Callable[[Run], Epoch | None]]] = [
+        ("last", lambda run: run.epochs[-1] if run.epochs else None)
     ]
-    for when, pick in chosen:
-        if when == "best":
-            numbers = (value(float(pick(run).number) for run in side.runs) for side in sides)
-            rows.insert(0, Row("epoch", when, None, *numbers))
-    return rows
+    found = []
+    if best_by is not None:
+        found.append(Measure("epoch", "best", None, number))
+        chosen.insert(0, ("best", lambda run: best_epoch(run, best_by)))
+    found += [
+        Measure(name, when, better(name), at(pick, name))
+        for when, pick in chosen
+        for name in quality
+    ]
+    return found + _costs()
 
 
-def _cost(before: Side, after: Side) -> list[Row]:
-    """Speed, time and memory of the whole run; what a side does not know is left out."""
+def _costs() -> list[Measure]:
+    """Speed, time and memory of the whole run."""
 
     def mean(name: str) -> Callable[[Run], float | None]:
         return lambda run: value(run.values(name)).mean
@@ -464,17 +486,22 @@ def _cost(before: Side, after: Side) -> list[Row]:
     def wall(run: Run) -> float | None:
         return next((e.seconds for e in reversed(run.epochs) if e.seconds is not None), None)
 
-    measures: list[tuple[str, Callable[[Run], float | None]]] = [
-        (SPEED, mean(SPEED)),
-        (EPOCH_SECONDS, mean(EPOCH_SECONDS)),
-        (WALL, wall),
-        *((name, peak(name)) for name in PEAKS),
-    ]
+    readings = {
+        SPEED: mean(SPEED),
+        EPOCH_SECONDS: mean(EPOCH_SECONDS),
+        WALL: wall,
+        **{name: peak(name) for name in PEAKS},
+    }
+    return [Measure(name, "run", better(name), of) for name, of in readings.items()]
+
+
+def _rows(before: Side, after: Side, common: set[str], best_by: str | None) -> list[Row]:
+    """Average each measure; a cost that a side does not know is left out."""
     rows = []
-    for name, measure in measures:
-        values = [value(map(measure, side.runs)) for side in (before, after)]
-        if all(v.n for v in values):
-            rows.append(Row(name, "run", better(name), *values))
+    for measure in measures(common, best_by):
+        values = [value(map(measure.of, side.runs)) for side in (before, after)]
+        if measure.when != "run" or all(v.n for v in values):
+            rows.append(Row(measure.name, measure.when, measure.better, *values))
     return rows
 
 

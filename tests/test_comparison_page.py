@@ -19,7 +19,7 @@ import pytest
 
 from quickwins_codemod import compare
 from quickwins_codemod.compare import Epoch, Header, Run
-from quickwins_codemod.report import comparison_page
+from quickwins_codemod.report import comparison_page, curves
 
 #: The colours of the two series, by colour scheme.
 LIGHT = {"baseline": (0xB3, 0x51, 0x0C), "optimized": (0x0B, 0x63, 0xCE)}
@@ -255,7 +255,7 @@ def test_a_long_run_is_thinned_and_keeps_its_extremes() -> None:
     ],
 )
 def test_ticks_are_round(numbers: list[float], whole: bool, words: list[str]) -> None:
-    axis = comparison_page._Axis.over(numbers, whole)
+    axis = curves._Axis.over(numbers, whole)
     assert axis.words() == words
     assert axis.ticks[0] <= min(numbers) and axis.ticks[-1] >= max(numbers)
 
