@@ -13,7 +13,7 @@ from quickwins_codemod import bundle, optout
 from quickwins_codemod.settings import FILE_RULE, Settings
 from quickwins_codemod.source import Source, SourceError, decode, read_bytes
 from quickwins_codemod.transform import Finding, Transform, all_transforms
-from quickwins_codemod.verdict import FileOutcome, Verdict, file_status
+from quickwins_codemod.verdict import FileOutcome, Touched, Verdict, file_status
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -108,7 +108,8 @@ def _processed(
             "the file is left as it is; please report it",
         )
         return FileOutcome(relative, "refused", (verdict,), before=source.data)
-    return FileOutcome(relative, "changed", verdicts, before=source.data, after=data)
+    touched = _touched(script, findings, edits)
+    return FileOutcome(relative, "changed", verdicts, source.data, data, touched)
 
 
 def _compiles(text: str) -> None:
@@ -226,6 +227,27 @@ def _imports(
         after = min(lines, default=0)
     edit = import_edit(script, names, origin, edits, line, after)
     return [edit] if edit is not None else []
+
+
+def _touched(
+    script: Script, findings: Sequence[Finding], edits: Sequence[Edit]
+) -> tuple[Touched, ...]:
+    """Say where each finding was carried out; what is no finding's own edit is their import."""
+    from quickwins_codemod.selfcheck import touched_lines
+
+    found = [
+        Touched(touched_lines(script, f.edits), _applied(f)) for f in findings if f.edits
+    ]
+    own = {id(edit) for f in findings for edit in f.edits}
+    shared = [edit for edit in edits if id(edit) not in own]
+    needed = tuple(v for f in findings if f.runtime_names for v in _applied(f))
+    if shared:
+        found.append(Touched(touched_lines(script, shared), needed, imports=True))
+    return tuple(found)
+
+
+def _applied(finding: Finding) -> tuple[Verdict, ...]:
+    return tuple(v for v in finding.verdicts if v.status == "applied")
 
 
 def _check(

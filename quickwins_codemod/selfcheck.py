@@ -1,4 +1,4 @@
-"""Only planned lines differ: every other line of the old text is in the new one, in its order."""
+"""Which lines of the old text are edited, and that no other line of it is."""
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int
         if all(line != other for other in rest):
             return number
     return None
+
+
+def touched_lines(script: Script, edits: Sequence[Edit]) -> frozenset[int]:
+    """The lines of the old text that edits change, and those that insertions stand next to."""
+    touched = _planned_lines(script, edits)
+    for edit in edits:
+        first, last = script.tree.span(target(edit))
+        if isinstance(edit, InsertBefore):
+            touched.update(_comment_lines(script, edit.anchor), (first,))
+        elif isinstance(edit, InsertAfter):
+            touched.add(last)
+    return frozenset(touched)
 
 
 def _planned_lines(script: Script, edits: Sequence[Edit]) -> set[int]:

@@ -170,12 +170,25 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Touched:
+    """The lines of the old text that edits change or stand next to, and what they are for.
+
+    imports: the edit is the import that these verdicts need, and not at their own site.
+    """
+
+    lines: frozenset[int]
+    verdicts: tuple[Verdict, ...]
+    imports: bool = False
+
+
+@dataclass(frozen=True)
 class FileOutcome:
     """Everything a run knows about one file.
 
     path: relative to the root of the run, with forward slashes.
     before, after: the bytes on disk and the bytes proposed; after is None where nothing is to be
         written, before is None for a file of the runtime that does not exist yet.
+    touched: which lines of a changed file were edited for which verdicts.
     """
 
     path: str
@@ -183,6 +196,7 @@ class FileOutcome:
     verdicts: tuple[Verdict, ...] = ()
     before: bytes | None = None
     after: bytes | None = None
+    touched: tuple[Touched, ...] = ()
 
     @property
     def has_change(self) -> bool:
