@@ -4,7 +4,8 @@ At the end of a statement's line (any of its lines) one covers that statement, o
 statement the header; on the line of a `def`, a `class` or a decorator, all that stands in it; on a
 line of its own above all code but the module's docstring, the whole file. A finding goes as a
 whole, since its edits belong together: where what it applies stands under an opt-out, or where one
-of its edits would touch a function, class or file that is opted out.
+of its edits would change, move or take out a line under one, or set code within a function, a class
+or a file that is opted out. Code set beside a line leaves that line as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quickwins_codemod.edits import target
+from quickwins_codemod.edits import InsertAfter, InsertBefore, target
 from quickwins_codemod.settings import FILE_RULE, Rule, suggest
 from quickwins_codemod.verdict import Verdict
 
@@ -36,7 +37,7 @@ class _OptOut:
     """One comment and the lines that it covers.
 
     names: rules and codes, None for all; unknown: what its brackets hold besides.
-    block: it covers a function, a class or the file, so edits in there count too.
+    block: it covers a function, a class or the file, so insertions in there count too.
     flaw: why it cannot mean anything, with what to do.
     """
 
@@ -114,15 +115,20 @@ class OptOuts:
         return said
 
     def _left(self, finding: Finding, tree: Tree) -> Finding | None:
-        edited = [tree.position(target(edit)).line for edit in finding.edits]
+        from quickwins_codemod.selfcheck import changed_lines
+
+        beside = (InsertBefore, InsertAfter)
+        changed = changed_lines(tree, [e for e in finding.edits if not isinstance(e, beside)])
+        anchors = {tree.position(target(edit)).line for edit in finding.edits}
         left, dropped = [], False
         for verdict in finding.verdicts:
             silent = False
             for found in self._found:
                 names = list(found.takes(verdict))
                 applied = verdict.status == "applied"
-                # Edits lie on lines of their own, and a block is to stay as it is.
-                lines = [verdict.line, *(edited if applied and found.block else ())]
+                lines = {verdict.line}
+                if applied:
+                    lines |= changed | anchors if found.block else changed
                 if names and any(map(found.spans, lines)):
                     self._used.update((found, name) for name in names)
                     silent = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,14 +172,39 @@ def _findings(
         for t in transforms
         for finding in t.plan(script, settings.rules.get(t.rule) or t.options_type()).findings
     ]
-    left = opt_outs.without(planned, script.tree)
-    found = []
-    for finding in [*left, *(Finding((v,)) for v in opt_outs.remarks(heard))]:
-        wanted = [v for v in finding.verdicts if settings.wants(v.rule, v.code)]
-        dropped = [v for v in finding.verdicts if v not in wanted and v.status == "applied"]
-        if not dropped:
-            found.append(replace(finding, verdicts=tuple(wanted)))
-    return found
+
+    def wanted(findings: Iterable[Finding]) -> list[Finding]:
+        return _wanted(opt_outs.without(findings, script.tree), settings)
+
+    left = _with_partners(planned, wanted)
+    return left + _wanted((Finding((v,)) for v in opt_outs.remarks(heard)), settings)
+
+
+def _wanted(findings: Iterable[Finding], settings: Settings) -> list[Finding]:
+    """The findings without what is not to be reported, and without those whose edits are not."""
+    left = []
+    for finding in findings:
+        said = tuple(v for v in finding.verdicts if settings.wants(v.rule, v.code))
+        if all(v in said for v in finding.applied):
+            left.append(replace(finding, verdicts=said))
+    return left
+
+
+def _with_partners(
+    planned: Sequence[Finding], wanted: Callable[[Iterable[Finding]], list[Finding]]
+) -> list[Finding]:
+    """The wanted findings; one whose partner is not wanted gives way to a word on that."""
+    left = wanted(planned)
+    while True:
+        there = {v for finding in left for v in finding.applied}
+        lone = {
+            finding: said
+            for finding in left for partner, said in finding.partners if partner not in there
+        }
+        if not lone:
+            return left
+        left = [finding for finding in left if finding not in lone]
+        left += wanted(Finding((said,)) for said in lone.values())
 
 
 def _in_order(findings: Sequence[Finding]) -> tuple[Verdict, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.edits import (
+    AddParameter,
     Edit,
     EndBlockBefore,
     InsertAfter,
@@ -14,10 +15,12 @@ from quickwins_codemod.edits import (
     Wrap,
     target,
 )
-from quickwins_codemod.script.facts import Script
 
 if TYPE_CHECKING:
     import libcst as cst
+
+    from quickwins_codemod.script.facts import Script
+    from quickwins_codemod.script.tree import Tree
 
 
 def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int | None:
@@ -26,7 +29,7 @@ def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int
     Lines that are only added are not looked at: where an edit's text lands is fixed by its anchor,
     and code that was not asked for cannot come out of text that was not touched.
     """
-    planned = _planned_lines(script, edits)
+    planned = changed_lines(script.tree, edits)
     rest = iter(new.split("\n"))
     for number, line in enumerate(old.split("\n"), start=1):
         if number in planned or not line.strip():
@@ -39,54 +42,58 @@ def stray_line(old: str, new: str, script: Script, edits: Sequence[Edit]) -> int
 
 def touched_lines(script: Script, edits: Sequence[Edit]) -> frozenset[int]:
     """The lines of the old text that edits change, and those that insertions stand next to."""
-    touched = _planned_lines(script, edits)
+    tree = script.tree
+    touched = changed_lines(tree, edits)
     for edit in edits:
-        first, last = script.tree.span(target(edit))
+        first, last = tree.span(target(edit))
         if isinstance(edit, InsertBefore):
-            touched.update(_comment_lines(script, edit.anchor), (first,))
+            touched.update(_comment_lines(tree, edit.anchor), (first,))
         elif isinstance(edit, InsertAfter):
             touched.add(last)
     return frozenset(touched)
 
 
-def _planned_lines(script: Script, edits: Sequence[Edit]) -> set[int]:
+def changed_lines(tree: Tree, edits: Sequence[Edit]) -> set[int]:
+    """The lines of the old text that edits change, move or remove."""
     from quickwins_codemod.rewriting import removed_nodes
 
-    planned: set[int] = set()
+    changed: set[int] = set()
     for edit in edits:
         node = target(edit)
-        first, last = script.tree.span(node)
+        first, last = tree.span(node)
         if isinstance(edit, Wrap):
-            last = script.tree.span(edit.last)[1]
+            last = tree.span(edit.last)[1]
+        if isinstance(edit, AddParameter):
+            last = max(first, tree.span(edit.function.params)[1])
         if isinstance(edit, EndBlockBefore):
-            planned.update(_moved_lines(script, edit))
+            changed.update(_moved_lines(tree, edit))
         if not isinstance(edit, (InsertBefore, InsertAfter)):
-            planned.update(range(first, last + 1))
+            changed.update(range(first, last + 1))
         elif first == last:
-            planned.add(first)  # `if ready: step()` takes the insertion on its own line
+            changed.add(first)  # `if ready: step()` takes the insertion on its own line
         if isinstance(edit, Replace):
-            planned.update(_comment_lines(script, node))
-    for node in removed_nodes(script.tree, edits):
-        first, last = script.tree.span(node)
-        planned.update(range(first, last + 1))
-        planned.update(_comment_lines(script, node))
-    return planned
+            changed.update(_comment_lines(tree, node))
+    for node in removed_nodes(tree, edits):
+        first, last = tree.span(node)
+        changed.update(range(first, last + 1))
+        changed.update(_comment_lines(tree, node))
+    return changed
 
 
-def _moved_lines(script: Script, edit: EndBlockBefore) -> range:
+def _moved_lines(tree: Tree, edit: EndBlockBefore) -> range:
     """The lines from a statement to the end of its block; the header's too where nothing stays."""
-    block = script.tree.block(edit.first)
-    owner = script.tree.parents[block]
-    whole = block.body[0] is script.tree.line_node(edit.first)
-    start = script.tree.span(owner if whole else edit.first)[0]
+    block = tree.block(edit.first)
+    owner = tree.parents[block]
+    whole = block.body[0] is tree.line_node(edit.first)
+    start = tree.span(owner if whole else edit.first)[0]
     if not whole:
-        start = _comment_lines(script, edit.first).start
-    end = script.tree.span(owner)[1] + len(block.footer)
+        start = _comment_lines(tree, edit.first).start
+    end = tree.span(owner)[1] + len(block.footer)
     return range(start, end + 1)
 
 
-def _comment_lines(script: Script, node: cst.CSTNode) -> range:
+def _comment_lines(tree: Tree, node: cst.CSTNode) -> range:
     """The lines directly above a statement, which may hold its comment."""
-    above = len(getattr(script.tree.line_node(node), "leading_lines", ()))
-    first, _ = script.tree.span(node)
+    above = len(getattr(tree.line_node(node), "leading_lines", ()))
+    first, _ = tree.span(node)
     return range(first - above, first)

@@ -38,11 +38,18 @@ class Finding:
     """What a transform says of one site, and the edits that belong to it, all or none.
 
     runtime_names: what the edited script must import from the bundled runtime.
+    partners: verdicts that others apply and that this needs beside it; where one of those is left
+        out, this finding is too, and the verdict that stands with it is said instead.
     """
 
     verdicts: tuple[Verdict, ...]
     edits: tuple[Edit, ...] = ()
     runtime_names: frozenset[str] = frozenset()
+    partners: tuple[tuple[Verdict, Verdict], ...] = ()
+
+    @property
+    def applied(self) -> tuple[Verdict, ...]:
+        return tuple(v for v in self.verdicts if v.status == "applied")
 
 
 def verdict_at(

@@ -140,8 +140,9 @@ QW010 an opt-out comment silences nothing
         loss.backward()  # quickwins: skip[ampp]
 
     What to do: delete the comment, mend the name, or move it: to the end of the line that
-    `quickwins check` names for the finding (any line of the statement), to the line of the `def`
-    or `class` around it, or above all code for the whole file. `skip[amp, QW101]` takes rules and
+    `quickwins check` names for the finding (any line of the statement) or of a line that would
+    change or go, to the line of the `def` or `class` around it, or above all code for the whole
+    file. Code set below a line leaves that line as it is. `skip[amp, QW101]` takes rules and
     codes, `skip` alone means all. Edits that belong together are left out together.
 """
 

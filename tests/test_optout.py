@@ -264,28 +264,107 @@ def test_nested_functions_and_decorators(tmp_path: Path) -> None:
     assert said.message == "this opt-out of amp silences nothing", "another function's is not meant"
 
 
-def test_one_of_two_optimizers(tmp_path: Path) -> None:
-    source = (FIXTURES / "onecycle" / "two_optimizers.in.py").read_text()
-    line = "sched_g = optim.lr_scheduler.ExponentialLR(opt_g, gamma=0.95)"
-    outcome = look(at(line, "# quickwins: skip[onecycle]", source), tmp_path, select=("onecycle",))
-    text = after(outcome)
-    assert f"{line}  #" in text and "    sched_g.step()\n    print" in text
-    assert "sched_d = OneCycle(opt_d" in text and "        sched_d.step()\n" in text
-    assert applied(outcome) == ["onecycle"] and remarks(outcome) == []
+TWO = (FIXTURES / "onecycle" / "two_optimizers.in.py").read_text()
+SCHEDULE = "sched_{} = optim.lr_scheduler.ExponentialLR(opt_{}, gamma=0.95)"
+
+
+@pytest.mark.parametrize(("opted", "alone"), [("g", "d"), ("d", "g")])
+def test_one_of_two_optimizers_keeps_the_other_from_a_cycle_too(
+    opted: str, alone: str, tmp_path: Path
+) -> None:
+    line = SCHEDULE.format(opted, opted)
+    outcome = look(at(line, "# quickwins: skip[onecycle]", TWO), tmp_path, select=("onecycle",))
+    assert outcome.after is None and outcome.status == "refused" and remarks(outcome) == []
+    (said,) = outcome.verdicts
+    assert (said.status, said.code) == ("refused", "QW131")
+    assert said.message == (
+        f"`opt_{opted}`, which steps in the same loop, gets no cycle, since that is left out"
+    )
+    assert TWO.split("\n")[said.line - 1].startswith(f"opt_{alone} = ")
+
+
+def test_both_of_two_optimizers_or_the_word_on_the_other(tmp_path: Path) -> None:
+    one = at(SCHEDULE.format("g", "g"), "# quickwins: skip[onecycle]", TWO)
+    both = at(SCHEDULE.format("d", "d"), "# quickwins: skip[onecycle]", one)
+    outcome = look(both, tmp_path, select=("onecycle",))
+    assert outcome.after is None and outcome.verdicts == ()
+    (made,) = [line for line in TWO.split("\n") if line.startswith("opt_d = ")]
+    for name in ("QW131", "onecycle"):
+        outcome = look(at(made, f"# quickwins: skip[{name}]", one), tmp_path, select=("onecycle",))
+        assert outcome.after is None and outcome.verdicts == ()
+
+
+def test_a_code_that_is_ignored_keeps_the_other_from_a_cycle_too(tmp_path: Path) -> None:
+    text = TWO.replace(SCHEDULE.format("g", "g") + "\n", "").replace("    sched_g.step()\n", "")
+    full = look(text, tmp_path, select=("onecycle",))
+    codes = {v.code for v in full.verdicts if v.status == "applied"}
+    assert codes == {"QW101", "QW102"}
+    for code in sorted(codes):
+        outcome = look(text, tmp_path, ignore=(code,))
+        assert outcome.after is None and of(outcome, "onecycle") == [
+            ("QW131", f"`opt_{'d' if code == 'QW101' else 'g'}`, which steps in the same loop,"
+             " gets no cycle, since that is left out")
+        ]
+        assert of(look(text, tmp_path, ignore=(code, "QW131")), "onecycle") == []
+
+
+def test_optimizers_of_two_loops_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    other = SCRIPT.partition("def main():\n")[2].partition("    report(val_loss)")[0]
+    text = SCRIPT.replace("def report(", f"def first():\n{other}\n\ndef report(")
+    header = "def first():"
+    assert len(applied(look(text, tmp_path, select=("onecycle",)))) == 2
+    outcome = look(at(header, "# quickwins: skip[onecycle]", text), tmp_path, select=("onecycle",))
+    assert applied(outcome) == ["onecycle"] and len(of(outcome, "onecycle")) == 1
 
 
 @pytest.mark.parametrize(("line", "rule"), [
-    ("        scheduler.step()", "onecycle"), ("            optimizer.step()", "amp"),
+    ("        scheduler.step()", "onecycle"),  # it would go
+    ("            optimizer.step()", "amp"),  # it would change
+    ("            loss = criterion(model(users, items), ratings)", "amp"),  # it would move
 ])  # fmt: skip
-def test_on_a_line_that_is_removed_or_changed_it_is_the_verdict_that_counts(
+def test_a_line_that_would_be_touched_stays_and_the_whole_finding_with_it(
     line: str, rule: str, tmp_path: Path
 ) -> None:
-    plain = look(SCRIPT, tmp_path)
-    outcome = look(at(line, f"# quickwins: skip[{rule}]"), tmp_path)
+    assert applied(look(SCRIPT, tmp_path, select=(rule,))) == [rule]
+    text = at(line, f"# quickwins: skip[{rule}]")
+    outcome = look(text, tmp_path, select=(rule,))
+    assert outcome.after is None and of(outcome, rule) == [] and remarks(outcome) == []
+    assert set(applied(look(text, tmp_path))) == set(NAMES) - {rule}, "the other rules go on"
+
+
+def test_a_line_beside_which_code_is_set_stays_as_it_is(tmp_path: Path) -> None:
+    text = at("            optimizer.step()", "# quickwins: skip[onecycle]")
+    outcome = look(text, tmp_path, select=("onecycle",))
     (said,) = remarks(outcome)
-    assert "names" in (said.hint or ""), "it says where to put it"
-    assert applied(outcome) == applied(plain)
-    assert after(outcome).replace(f"  # quickwins: skip[{rule}]", "") == after(plain)
+    assert applied(outcome) == ["onecycle"] and "names" in (said.hint or ""), "it says where to put it"
+    assert "optimizer.step()  # quickwins: skip[onecycle]\n            scheduler.step()\n" in after(outcome)
+
+
+def test_a_line_of_what_would_go_or_move_as_a_whole(tmp_path: Path) -> None:
+    guarded = SCRIPT.replace(
+        "        scheduler.step()\n", "        if epoch:\n            scheduler.step()\n"
+    )
+    outcome = look(at("        if epoch:", "# quickwins: skip[onecycle]", guarded), tmp_path)
+    assert "onecycle" not in applied(outcome) and remarks(outcome) == []
+    region = SCRIPT.replace(
+        "            loss = criterion(model(users, items), ratings)\n",
+        "            out = model(users, items)\n            scores = out * 1\n"
+        "            loss = criterion(scores, ratings)\n",
+    )
+    assert "amp" in applied(look(region, tmp_path))
+    outcome = look(at("            scores = out * 1", "# quickwins: skip[amp]", region), tmp_path)
+    assert "amp" not in applied(outcome) and remarks(outcome) == []
+
+
+def test_a_parameter_of_a_function_touches_its_header_alone(tmp_path: Path) -> None:
+    source = (FIXTURES / "onecycle" / "train_function.in.py").read_text()
+    full = look(source, tmp_path, select=("onecycle",))
+    (header,) = [line for line in source.split("\n") if line.startswith("def train")]
+    assert "scheduler" in next(x for x in after(full).split("\n") if x.startswith("def train"))
+    body = source.split(header + "\n")[1].split("\n")[0]
+    text = source.replace(f"{header}\n{body}\n", f"{header}\n{body}  # quickwins: skip\n")
+    outcome = look(text, tmp_path, select=NAMES)
+    assert applied(outcome) == ["onecycle"], body
 
 
 # What a comment is

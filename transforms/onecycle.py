@@ -565,8 +565,9 @@ QW130 this is a test
 QW131 a partner in the loop cannot get a cycle
     What it does: this optimizer keeps its schedule, or stays without one.
 
-    Why: two optimizers step in one loop, as in a GAN, and the other one was refused. One with a
-    cycle beside one without would change the balance between the two.
+    Why: two optimizers step in one loop, as in a GAN, and the other one was refused, or left out
+    by a comment or by `ignore`. One with a cycle beside one without would change the balance
+    between the two.
 
     Example:
 
@@ -580,7 +581,8 @@ QW131 a partner in the loop cannot get a cycle
         +        if (i + 1) % 5 == 0:
                      opt_g.step()
 
-    What to do: see what is said of the other one and mend that; then both get theirs.
+    What to do: see what is said of the other one and mend that; then both get theirs. Where it was
+    left out, leave this one out too, or neither.
 
 QW150 early stopping cuts the cycle
     What it does: the script is rewritten; the `break` stays.
@@ -769,7 +771,7 @@ QW158 the old schedule had a warm-up
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -881,21 +883,44 @@ def _without_lone_partners(
     """Optimizers that step in one loop get a cycle together or not at all, as in a GAN."""
     kept = []
     for finding, training in zip(found, script.trainings):
-        stepping = training.stepping
-        if finding.edits and isinstance(stepping, Stepping):
-            loop = stepping.batches.node
-            partner = next(
-                (o for o in refused if any(script.tree.is_within(s, loop) for s in o.sites)), None
-            )
-            if partner is not None:
-                refusal = Refusal(
-                    "QW131", training.optimizer.creations[0],
-                    f"`{partner.optimizer.reference}`, which steps in the same loop, cannot get a cycle",
+        if finding.edits:
+            beside = _partners(script, training)
+            lone = next((o for o in beside if o in refused), None)
+            if lone is not None:
+                finding = Finding((_lone(
+                    script, training, lone, "cannot get a cycle",
                     "mend what is said of that one, and both get theirs",
-                )
-                finding = refusal.finding(RULE, script)
+                ),))
+            else:
+                finding = replace(finding, partners=tuple(
+                    (verdict, _lone(
+                        script, training, other, "gets no cycle, since that is left out",
+                        "leave out both, or neither",
+                    ))
+                    for other, theirs in zip(script.trainings, found) if other in beside
+                    for verdict in theirs.applied
+                ))
         kept.append(finding)
-    return kept + found[len(kept):]
+    return kept
+
+
+def _partners(script: Script, training: Training) -> list[Training]:
+    """The other optimizers that step in the loop of this one."""
+    if not isinstance(training.stepping, Stepping):
+        return []
+    loop = training.stepping.batches.node
+    return [
+        other for other in script.trainings
+        if other is not training and any(script.tree.is_within(s, loop) for s in other.sites)
+    ]
+
+
+def _lone(script: Script, training: Training, partner: Training, why: str, hint: str) -> Verdict:
+    name = partner.optimizer.reference
+    return verdict_at(
+        RULE, script, "refused", "QW131", training.optimizer.creations[0],
+        f"`{name}`, which steps in the same loop, {why}", hint,
+    )
 
 
 class _Rewrite:
