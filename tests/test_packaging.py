@@ -145,7 +145,7 @@ def test_a_plain_install_asks_for_small_helpers_only(built: dict[str, Path]) -> 
     plain = {re.split(r"[<>=]", name)[0] for name, _, marker in requires if "extra" not in marker}
 
     assert plain == {"click", "libcst", "pathspec", "rich", "tomli"}
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "test", "trial"}
     assert metadata["License-Expression"] == "MIT" and licensed
     assert "Quick start" in metadata.get_payload()
 
