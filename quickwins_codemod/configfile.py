@@ -31,7 +31,7 @@ def table_of(path: Path) -> dict[str, Any] | None:
     except UnicodeDecodeError:
         raise ConfigError(f"{short(path)}: is not UTF-8, so it is not TOML") from None
     try:
-        document = _toml(text)
+        document = parse(text)
     except (ValueError, RecursionError) as error:
         said = str(error) if isinstance(error, ValueError) else "nested too deeply"
         found = _POSITION.search(said)
@@ -46,7 +46,7 @@ def table_of(path: Path) -> dict[str, Any] | None:
     return tool.get("quickwins")
 
 
-def _toml(text: str) -> dict[str, Any]:
+def parse(text: str) -> dict[str, Any]:
     try:
         import tomllib
     except ImportError:  # Python 3.10
