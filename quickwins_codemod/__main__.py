@@ -1,4 +1,4 @@
-from quickwins_codemod.cli import main
+from quickwins_codemod.entry import main
 
 if __name__ == "__main__":
     main()

@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 def main() -> None:
-    """Run the command line and exit with its code (the console script)."""
+    """Run the command line and exit with its code."""
     sys.exit(invoke(sys.argv[1:]))
 
 

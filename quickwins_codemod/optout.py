@@ -61,11 +61,6 @@ class _OptOut:
         return self.first <= line <= self.last
 
 
-def is_mentioned(data: bytes) -> bool:
-    """Tell from the bytes alone whether a file may hold an opt-out."""
-    return b"quickwins:" in data and b"skip" in data
-
-
 class OptOuts:
     """The opt-outs of one file, and which of them silenced something."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickwins_codemod import bundle, optout
+from quickwins_codemod import bundle, optout, sieve
 from quickwins_codemod.settings import FILE_RULE, Settings
 from quickwins_codemod.source import Source, SourceError, decode, read_bytes
 from quickwins_codemod.transform import Finding, Transform, all_transforms
@@ -43,7 +43,7 @@ def process(path: Path, context: Context) -> FileOutcome | None:
     try:
         data = read_bytes(path)
         transforms = _applicable(data, context.settings)
-        if not transforms and not optout.is_mentioned(data):
+        if not transforms and not sieve.mentions_opt_out(data):
             return None
         return _processed(decode(path, data), relative, transforms, context)
     except SourceError as error:

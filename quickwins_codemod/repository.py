@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickwins_codemod import bundle, discovery, transform
+from quickwins_codemod import bundle, discovery, sieve, transform
 from quickwins_codemod.settings import FILE_RULE, Settings
 from quickwins_codemod.source import SourceError, read_bytes
 from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
@@ -101,7 +101,7 @@ def _within(files: Iterable[Path], root: Path, settings: Settings) -> list[tuple
 
 
 def _sift(full: Path, path: str, settings: Settings) -> _Task | None:
-    """Return the task that a file is, None where no wanted rule can apply to its bytes."""
+    """Return the task that a file is, None where its bytes show that there is nothing to say."""
     local = settings.for_file(path)
     wanted = [
         t
@@ -111,7 +111,9 @@ def _sift(full: Path, path: str, settings: Settings) -> _Task | None:
     if not wanted:
         return None
     data = read_bytes(full)
-    return _Task(path, local) if any(t.is_candidate(data) for t in wanted) else None
+    if any(t.is_candidate(data) for t in wanted) or sieve.mentions_opt_out(data):
+        return _Task(path, local)
+    return None
 
 
 def _with_runtime(

@@ -8,7 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer to import than all that this module needs
+    from typing import TextIO
 
 _STYLES = {
     "good": "\x1b[32m",
