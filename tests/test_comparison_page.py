@@ -255,7 +255,7 @@ def test_a_long_run_is_thinned_and_keeps_its_extremes() -> None:
     ],
 )
 def test_ticks_are_round(numbers: list[float], whole: bool, words: list[str]) -> None:
-    axis = curves._Axis.over(numbers, whole)
+    axis = curves.Axis.over(numbers, whole)
     assert axis.words() == words
     assert axis.ticks[0] <= min(numbers) and axis.ticks[-1] >= max(numbers)
 

@@ -37,14 +37,14 @@ LABELS = {
     PEAKS[1]: "peak process memory, MiB",
 }
 #: Wide enough that nothing is broken over lines where no terminal sets the width.
-_WIDE = 1000
+WIDE = 1000
 _STYLES = {"better": "green", "worse": "red"}
 
 
 def show(result: Comparison) -> None:
     """Write the table to standard output, and what could not be read to standard error."""
     paint = terminal.Paint.of(sys.stdout)
-    terminal.out(text(result, paint, None if terminal.is_terminal(sys.stdout) else _WIDE))
+    terminal.out(text(result, paint, None if terminal.is_terminal(sys.stdout) else WIDE))
     _show_problems(result)
 
 
@@ -69,7 +69,7 @@ def text(result: Comparison, paint: terminal.Paint | None = None, width: int | N
     """
     paint = paint or terminal.Paint()
     lines = [about(side) for side in result.sides]
-    lines += ["", *_table_lines(result, paint, width), ""]
+    lines += ["", *drawn(_table(result), paint, width), ""]
     lines += [f"note: {plain(note)}" for note in (*missing(result), *result.notes)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -114,17 +114,18 @@ def number(found: float | None, decimals: int | None = None) -> str:
     if found is None:
         return "n/a"
     if decimals is None:
-        decimals = _decimals(found)
+        decimals = decimals_of(found)
     return f"{found:.3e}" if decimals > 9 or abs(found) >= 1e15 else f"{found:,.{decimals}f}"
 
 
-def _decimals(found: float) -> int:
+def decimals_of(found: float) -> int:
+    """Return the decimals that show four digits that count."""
     return max(0, 3 - math.floor(math.log10(abs(found)))) if found else 0
 
 
 def spelled(found: Value, name: str) -> str:
     """Return a mean, and with its decimals the spread where there is one."""
-    decimals = None if found.mean is None else _decimals(found.mean)
+    decimals = None if found.mean is None else decimals_of(found.mean)
     if name == "epoch":
         decimals = 0 if found.n == 1 else 1
     mean = number(found.mean, decimals)
@@ -147,21 +148,22 @@ def missing(result: Comparison) -> list[str]:
     ]
 
 
-def _table_lines(result: Comparison, paint: terminal.Paint, width: int | None) -> Iterable[str]:
+def drawn(table: Table, paint: terminal.Paint, width: int | None) -> Iterable[str]:
+    """Return the lines of a table; width: of a line, None for that of the terminal."""
     # Imported now and not above: rich takes longer to import than the other commands run.
     from rich.console import Console
 
-    drawn = io.StringIO()
+    lines = io.StringIO()
     console = Console(
-        file=drawn,
+        file=lines,
         width=width,
         force_terminal=paint.on,
         color_system="standard" if paint.on else None,
         highlight=False,
         legacy_windows=False,
     )
-    console.print(_table(result), markup=False)
-    return [line.rstrip() for line in drawn.getvalue().splitlines()]
+    console.print(table, markup=False)
+    return [line.rstrip() for line in lines.getvalue().splitlines()]
 
 
 def _table(result: Comparison) -> Table:

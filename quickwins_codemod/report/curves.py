@@ -83,19 +83,27 @@ class _Panel:
 
 
 def chart(
-    series: Sequence[Series], name: str, against: str, y: Reading, x: Reading
+    series: Sequence[Series],
+    name: str,
+    against: str,
+    y: Reading,
+    x: Reading,
+    each: str = "epoch",
 ) -> Iterator[str]:
-    """Draw one chart; none where no run has a point. The x of a wall time need not be whole."""
+    """Draw one chart; none where no run has a point. The x of a wall time need not be whole.
+
+    each: what one point is, for the words under the mouse.
+    """
     panels = [_panel(one, x, y) for one in series]
     points = [point for panel in panels for curve in panel.runs for point in curve.points]
     if not points:
         return
-    across = _Axis.over([point.x for point in points], whole=against != WALL_TIME)
-    up = _Axis.over([point.y for point in points])
+    across = Axis.over([point.x for point in points], whole=against != WALL_TIME)
+    up = Axis.over([point.y for point in points])
     words = " and ".join(safe(one.word) for one in series)
     keys = " and ".join(f'<span class="key {one.kind}">{safe(one.word)}</span>' for one in series)
     # The baseline comes last: where the lines are one, the other is seen between its dashes.
-    drawn = "".join(_drawn(panel, across, up) for panel in reversed(panels))
+    drawn = "".join(_drawn(panel, across, up, each) for panel in reversed(panels))
     title = f"{safe(name)} by {safe(against)}"
     yield (
         f"<figure><figcaption>{title}: {keys}</figcaption>"
@@ -156,14 +164,14 @@ def _placed(run: Run, x: Reading, y: Reading) -> Iterator[tuple[int, _Point]]:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """A range of numbers with round ticks at and between its ends."""
 
     ticks: tuple[float, ...]
     step: float
 
     @classmethod
-    def over(cls, numbers: Sequence[float], whole: bool = False) -> _Axis:
+    def over(cls, numbers: Sequence[float], whole: bool = False) -> Axis:
         low, high = min(numbers), max(numbers)
         if high - low <= 1e-9 * max(abs(low), abs(high)):  # a line that is flat, or one point
             around = 1.0 if whole else abs(low) / 10 or 1.0
@@ -188,15 +196,15 @@ class _Axis:
         return [f"{tick + 0.0:,.{decimals}f}" for tick in self.ticks]
 
 
-def _across(axis: _Axis, number: float) -> float:
+def _across(axis: Axis, number: float) -> float:
     return _LEFT + axis.share(number) * (_WIDTH - _LEFT - _RIGHT)
 
 
-def _up(axis: _Axis, number: float) -> float:
+def _up(axis: Axis, number: float) -> float:
     return _HEIGHT - _BOTTOM - axis.share(number) * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _axes(across: _Axis, up: _Axis, against: str) -> str:
+def _axes(across: Axis, up: Axis, against: str) -> str:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = []
     for tick, word in zip(up.ticks, up.words()):
@@ -212,7 +220,7 @@ def _axes(across: _Axis, up: _Axis, against: str) -> str:
     return "".join(parts)
 
 
-def _drawn(panel: _Panel, across: _Axis, up: _Axis) -> str:
+def _drawn(panel: _Panel, across: Axis, up: Axis, each: str) -> str:
     parts = [f'<g class="{panel.kind}">']
     if panel.runs != (panel.mean,):
         parts += [_path("run", curve, across, up) for curve in panel.runs]
@@ -221,14 +229,14 @@ def _drawn(panel: _Panel, across: _Axis, up: _Axis) -> str:
     if len(panel.mean.points) <= _MARKED:
         parts += [
             f'<circle cx="{_across(across, p.x):.1f}" cy="{_up(up, p.y):.1f}" r="{radius}">'
-            f"<title>{safe(panel.mean.name)}, epoch {p.epoch}: {spelled(p.y)}</title>"
+            f"<title>{safe(panel.mean.name)}, {each} {p.epoch}: {spelled(p.y)}</title>"
             "</circle>"
             for p in panel.mean.points
         ]
     return "".join([*parts, "</g>"])
 
 
-def _path(kind: str, curve: _Curve, across: _Axis, up: _Axis) -> str:
+def _path(kind: str, curve: _Curve, across: Axis, up: Axis) -> str:
     if not curve.points:
         return ""
     places = [f"{_across(across, p.x):.1f} {_up(up, p.y):.1f}" for p in _thinned(curve.points)]
