@@ -13,6 +13,7 @@ first interval is asked for, and its absence is a reason for no verdict.
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,8 @@ _COSTS = (SPEED, EPOCH_SECONDS, WALL, *PEAKS)
 Outcome = Literal["helps", "hurts", "no measurable difference", "no verdict", "not active"]
 Aspect = Literal["quality", "time", "memory"]
 
+#: Defects that are of the whole rewrite, though they are told of the rule that every variant has.
+_ALL_RULES = ("foreign-module",)
 _COSTLY: tuple[Aspect, ...] = ("time", "memory")
 #: What an interval can say.
 _JUDGED = ("helps", "hurts", "no measurable difference")
@@ -292,11 +295,16 @@ def headline(runs: Sequence[Run]) -> str | None:
         lambda name: bare(name).startswith("ndcg@"),
         lambda name: "@" in name and better(name) == "higher",
         lambda name: better(name) == "higher",
-        lambda name: better(name) == "lower" and bare(name) != name and "loss" in name,
-        lambda name: better(name) == "lower" and bare(name) != name,
+        lambda name: better(name) == "lower" and _is_held_out(name) and "loss" in name,
+        lambda name: better(name) == "lower" and _is_held_out(name),
         lambda name: better(name) == "lower",
     ]
     return next((name for choice in choices for name in quality if choice(name)), None)
+
+
+def _is_held_out(name: str) -> bool:
+    words = set(re.split(r"[\W_]+", name.lower()))
+    return bool(words & {"val", "valid", "validation", "eval", "evaluation", "test", "dev"})
 
 
 def judge(trial: Trial) -> Judgement:
@@ -335,7 +343,12 @@ def _case(
     wins = _differing(trial, variant, against)
     attempts = trial.of(variant)
     defects = tuple(
-        dict.fromkeys(d for attempt in attempts for d in attempt.defects if d.rule in wins)
+        dict.fromkeys(
+            defect
+            for attempt in attempts
+            for defect in attempt.defects
+            if defect.rule in wins or defect.check in _ALL_RULES
+        )
     )
     broke = [a for a in attempts if a.status in ("failed", "timed-out") and a.seed in before]
     missing = _missing(trial, variant, against, chosen)
@@ -465,12 +478,18 @@ def _suspicious(found: Difference) -> str:
 
 
 def _idle(wins: Sequence[str], attempts: Sequence[Attempt]) -> str:
-    """Say that mixed precision, where it is all that was added, had nothing to do."""
+    """Say that the one win that was added had nothing to do with this device, or these arguments."""
     seen = [attempt.observation for attempt in attempts if attempt.observation is not None]
-    if tuple(wins) != ("amp",) or not seen or any(o.forwards_autocast for o in seen):
+    if not seen:
         return ""
-    device = seen[0].device or "this device"
-    return f"not exercised: no forward pass ran in half precision on {device}"
+    if tuple(wins) == ("amp",) and not any(o.forwards_autocast for o in seen):
+        device = seen[0].device or "this device"
+        return f"not exercised: no forward pass ran in half precision on {device}"
+    mining = [one for o in seen for one in o.mining]
+    warming = [0 < m.mine_calls + m.ranking_calls <= m.warmup_steps for m in mining]
+    if tuple(wins) == ("hard-negatives",) and mining and all(warming):
+        return "not exercised: the run was no longer than the warm-up, where negatives are random"
+    return ""
 
 
 def _reached(

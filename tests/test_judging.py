@@ -112,6 +112,7 @@ def named(**metrics):
         (["loss", "val_loss", "val_auc"], "val_auc"),
         (["loss", "val_loss", "val_rmse"], "val_loss"),
         (["loss", "val_rmse"], "val_rmse"),
+        (["epoch/train_loss", "epoch/val_loss"], "epoch/val_loss"),
         (["loss", "coverage"], "loss"),
         (["coverage", "novelty@10", "samples_per_second", "epoch_seconds"], None),
         ([], None),
@@ -277,6 +278,32 @@ def test_mixed_precision_on_a_cpu_is_not_exercised() -> None:
 
     trial = with_attempts(make_trial({**gains, "amp": (0.1, 0.12, 0.11)}), exercised)
     assert quality(trial, "amp").outcome == "no measurable difference"
+
+
+def test_mining_that_never_left_its_warm_up_is_not_exercised() -> None:
+    def warming(calls):
+        def change(attempt):
+            mining = (trials.MiningSeen(mine_calls=calls, warmup_steps=100),)
+            seen = dataclasses.replace(attempt.observation, mining=mining)
+            return dataclasses.replace(attempt, observation=seen)
+
+        return change
+
+    found = quality(with_attempts(make_trial(), warming(60)))
+    assert found.outcome == "no verdict" and "no longer than the warm-up" in found.reason
+    assert quality(with_attempts(make_trial(), warming(101))).outcome == "helps"
+
+
+def test_a_module_of_the_original_tree_spoils_every_rule_of_its_variant() -> None:
+    defect = Defect("metrics", "foreign-module", "model: imported from the original tree")
+
+    def change(attempt):
+        bad = attempt.variant == "onecycle"
+        return dataclasses.replace(attempt, defects=(defect,)) if bad else attempt
+
+    found = judge(with_attempts(make_trial(), change))
+    assert found.case("onecycle").quality.outcome == "not active"
+    assert found.case("hard-negatives").quality.outcome == "helps"
 
 
 def test_a_baseline_that_fails_leaves_no_verdict() -> None:
