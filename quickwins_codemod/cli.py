@@ -19,8 +19,11 @@ from quickwins_codemod.settings import ConfigError, Settings, suggest
 from quickwins_codemod.transform import Transform, all_transforms
 
 if TYPE_CHECKING:
+    from quickwins_codemod.attempting import Place
     from quickwins_codemod.compare import Comparison
+    from quickwins_codemod.interpreters import Interpreter
     from quickwins_codemod.report import text
+    from quickwins_codemod.trials import Trial
     from quickwins_codemod.verdict import RunResult
 
 NOTHING, DUE, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -199,7 +202,124 @@ def build(rules: Sequence[Transform]) -> click.Group:
         _show_comparison(result, given["format"])
         return FAILED if result.problems else NOTHING
 
+    @group.command("run")
+    @flags.runs_script(rules)
+    @click.option("--keep", is_flag=True, help="Keep the copy, with what the script wrote there.")
+    def run_once(keep: bool, **given: Any) -> int:
+        """Run the rewritten SCRIPT once, in a copy of the repository; touch nothing else.
+
+        This executes the script. What belongs to it stands after `--`; the exit code is its own.
+        Large files are linked into the copy, and copied before the script writes to them.
+        """
+        return _run_once(rules, given, keep)
+
+    @group.command()
+    @flags.runs_script(rules)
+    @click.option(
+        "--seeds",
+        type=click.IntRange(1),
+        default=3,
+        show_default=True,
+        metavar="N",
+        help="Runs of each variant; below two there is no verdict.",
+    )
+    @click.option("--ablate", is_flag=True, help="Run all wins but each, too.")
+    @click.option(
+        "--amp",
+        type=click.Choice(["auto", "off", "fp16", "bf16"]),
+        help="Set QUICKWINS_AMP for all runs: tries mixed precision on a CPU, too.",
+    )
+    @click.option(
+        "--time-limit",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="End a run that takes longer.",
+    )
+    @click.option(
+        "--restart/--resume",
+        help="Forget what was done of this trial, or go on with it.  [default: resume]",
+    )
+    @click.option(
+        "--format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="For people, or for programs.",
+    )  # fmt: skip
+    @click.pass_context
+    def trial(context: click.Context, **given: Any) -> int:
+        """Run SCRIPT without and with the wins, in copies of the repository, and measure.
+
+        This executes the script, once for each variant and seed: measured only (baseline), with
+        each win alone, and with all. What belongs to it stands after `--`. An interrupted trial goes
+        on where it stopped when the same command is given again.
+        """
+        return _trial(context, rules, given)
+
     return group
+
+
+def _run_once(rules: Sequence[Transform], given: dict[str, Any], keep: bool) -> int:
+    from quickwins_codemod import attempting, trial, workspace
+
+    place, settings, interpreter = _script(rules, given)
+    try:
+        result = trial.rewrite(place, settings)
+        if not result.changes:
+            terminal.err("quickwins: no rule changes this script; it runs as it is\n")
+        return trial.run_once(
+            place, result, interpreter, given["arguments"], keep,
+            lambda text: terminal.err(f"quickwins: {text}\n"),
+        )  # fmt: skip
+    except (attempting.AttemptError, workspace.WorkspaceError) as error:
+        raise Refused(f"run: {error}", FAILED) from None
+
+
+def _trial(context: click.Context, rules: Sequence[Transform], given: dict[str, Any]) -> int:
+    from quickwins_codemod import attempting, trial, trials, workspace
+    from quickwins_codemod.report import trial_progress
+
+    place, settings, interpreter = _script(rules, given)
+    request = trial.Request(
+        place,
+        given["arguments"],
+        settings,
+        rules,
+        interpreter,
+        seeds=given["seeds"],
+        ablate=given["ablate"],
+        amp=given["amp"] or "",
+        time_limit=given["time_limit"],
+        restart=given["restart"],
+        words=flags.shared_words(context, rules),
+        command=flags.again(context, "trial"),
+    )
+    lines = trial_progress.Lines()
+    try:
+        plan = trial.prepare(request)
+        lines.begin(plan)
+        found = plan.run(lines) if plan.trial.variants else plan.trial
+    except trial.PlaceError as error:
+        raise Refused(f"trial: {error}", USAGE) from None
+    except trial.Interrupted as stopped:
+        lines.interrupted(stopped.trial)
+        return INTERRUPTED
+    except (
+        trial.UnmeasurableError, attempting.AttemptError, workspace.WorkspaceError, trials.TrialError,
+    ) as error:  # fmt: skip
+        raise Refused(f"trial: {error}", FAILED) from None
+    return _show_trial(found)
+
+
+def _script(
+    rules: Sequence[Transform], given: dict[str, Any]
+) -> tuple[Place, Settings, Interpreter]:
+    """Find the script, what is in force for it, and the Python that runs it."""
+    from quickwins_codemod import interpreters, trial
+
+    try:
+        place = trial.locate(given["script"], given["root"], _here())
+        settings = configuration.load(place.root, rules, flags.take(rules, given))
+        return place, settings, interpreters.find(given["python"], place.root)
+    except (trial.PlaceError, interpreters.InterpreterError) as error:
+        raise Refused(str(error), USAGE) from None
 
 
 def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
@@ -279,6 +399,15 @@ def _show_comparison(result: Comparison, form: str) -> None:
         comparison.show_json(result)
     else:
         comparison.show(result)
+
+
+def _show_trial(found: Trial) -> int:
+    """Report a trial, and return the exit code: 3 where a run failed, or the original changed."""
+    from quickwins_codemod.report import trial_summary
+
+    terminal.out(trial_summary.render(found))
+    broken = any(attempt.status in ("failed", "timed-out") for attempt in found.attempts)
+    return FAILED if broken or found.changed else NOTHING
 
 
 def _report(

@@ -19,7 +19,7 @@ from quickwins_codemod.transform import Transform
 #: Names that the commands themselves use; a rule's option of such a name bears the rule's, too.
 _TAKEN = frozenset(
     "select ignore exclude format workers config patch allow-dirty help version html cache"
-    " no-cache interactive".split()
+    " no-cache interactive python root keep seeds ablate amp time-limit restart".split()
 )
 #: Flags that say how one command works, and mean nothing to the one that is typed after it.
 _OWN = {"format", "patch", "workers", "allow_dirty"}
@@ -73,6 +73,17 @@ def reads_tree(rules: Sequence[Transform], named: bool = True) -> Callable[[Any]
     return decorate
 
 
+def runs_script(rules: Sequence[Transform]) -> Callable[[Any], Any]:
+    """Decorate a command with the arguments of those that run a script in a copy."""
+
+    def decorate(command: Any) -> Any:
+        for parameter in reversed([*_script(), *_choice(), *map(_as_click, rule_flags(rules))]):
+            command = parameter(command)
+        return command
+
+    return decorate
+
+
 def finds_runs(command: Any) -> Any:
     """Decorate a command with what says where runs are looked for, and how they are shown."""
     for parameter in reversed([*_places(), _format(("text", "json"))]):
@@ -102,7 +113,7 @@ def again(context: click.Context, verb: str) -> str:
     paths: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE or name in _OWN:
+        if not _is_given(context, name) or name in _OWN:
             continue
         value = context.params[name]
         if isinstance(parameter, click.Argument):
@@ -112,6 +123,21 @@ def again(context: click.Context, verb: str) -> str:
     if any(path.startswith("-") for path in paths):
         paths.insert(0, "--")
     return shlex.join(["quickwins", verb, *flags, *paths])
+
+
+def shared_words(context: click.Context, rules: Sequence[Transform]) -> tuple[str, ...]:
+    """Return the flags about the rewriting, but --select, as they were given."""
+    names = {flag.parameter for flag in rule_flags(rules)} | {"ignore", "exclude", "config", "root"}
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in names and _is_given(context, name):
+            words += _spelled(parameter, context.params[name])
+    return tuple(words)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _spelled(parameter: click.Parameter, value: Any) -> list[str]:
@@ -130,6 +156,18 @@ def _shared(named: bool) -> Iterator[Callable[[Any], Any]]:
         required=named,
         type=click.Path(path_type=Path, readable=False),
     )
+    yield from _choice()
+    yield _format(FORMATS)
+    yield click.option(
+        "--workers",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Processes to use; 0, the default, chooses.",
+    )
+
+
+def _choice() -> Iterator[Callable[[Any], Any]]:
     names = {"multiple": True, "callback": _split, "metavar": "NAMES"}
     yield click.option("--select", help="Only these rules or codes, with commas between.", **names)
     yield click.option("--ignore", help="Not these rules or codes either.", **names)
@@ -139,19 +177,27 @@ def _shared(named: bool) -> Iterator[Callable[[Any], Any]]:
         metavar="PATTERN",
         help="Leave out what matches, too; the syntax of .gitignore.",
     )
-    yield _format(FORMATS)
-    yield click.option(
-        "--workers",
-        type=click.IntRange(0),
-        default=0,
-        metavar="N",
-        help="Processes to use; 0, the default, chooses.",
-    )
     yield click.option(
         "--config",
         type=click.Path(path_type=Path, readable=False),
         metavar="FILE",
         help="Read [tool.quickwins] there, not in the nearest pyproject.toml.",
+    )
+
+
+def _script() -> Iterator[Callable[[Any], Any]]:
+    yield click.argument("script")
+    yield click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS...]")
+    yield click.option(
+        "--python",
+        metavar="PATH",
+        help="The Python that has torch. Left out: that of the active environment, or of PATH.",
+    )
+    yield click.option(
+        "--root",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="DIR",
+        help="The folder to copy. Left out: the top of the git repository, or the current folder.",
     )
 
 

@@ -47,10 +47,15 @@ class TrialError(Exception):
 
 @dataclass(frozen=True)
 class Variant:
-    """One form of the script. select: the rules that are applied to it, `metrics` among them."""
+    """One form of the script.
+
+    select: the rules that are applied to it, `metrics` among them. codes: all that was said of the
+        script and the files it imports, once each.
+    """
 
     name: str
     select: tuple[str, ...]
+    codes: tuple[str, ...] = ()
 
     @property
     def wins(self) -> tuple[str, ...]:
@@ -154,6 +159,7 @@ class MiningSeen:
     """One HardNegatives.
 
     mine_calls, ranking_calls, mask_calls: of `mine`, `ranking_loss`, `mask_in_batch`.
+    ranking_gradients: how often the backward pass reached one of the ranking terms looked at.
     checked: mined items that were looked up; replaced: of those of `mine`, how many are not the
         row's own draw; seen: how many the user has seen, though the pool had others;
     expected_seen: how many of the ranking term's may be, as all of their pool had been seen.
@@ -162,6 +168,7 @@ class MiningSeen:
 
     mine_calls: int = 0
     ranking_calls: int = 0
+    ranking_gradients: int = 0
     mask_calls: int = 0
     warmup_steps: int = 0
     checked: int = 0
@@ -183,6 +190,7 @@ class Observation:
     device: where the trained parameters are ("cpu", "cuda"). amp: QUICKWINS_AMP.
     wrote_outside: files that were written outside of the copy.
     foreign: modules imported from the original tree, not from its copy.
+    problems: what could not be watched, one line each.
     """
 
     optimizers: tuple[OptimizerSeen, ...] = ()
@@ -208,6 +216,7 @@ class Observation:
     peak_gpu_memory_mb: float | None = None
     wrote_outside: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     failure: Failure | None = None
 
 
