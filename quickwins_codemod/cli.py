@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,12 +151,28 @@ def build(rules: Sequence[Transform]) -> click.Group:
     @click.pass_context
     def apply(context: click.Context, allow_dirty: bool, **given: Any) -> int:
         """Write the changes; a second run finds nothing to do."""
-        result = _write(_look(rules, given), allow_dirty)
+        with _alone(rules, given):
+            result = _write(_look(rules, given), allow_dirty, flags.again(context, "apply"))
         _report(context, rules, result, "apply")
         hook_fails = _tell_hook(result)
         if result.errors:
             return FAILED
         return DUE if hook_fails else NOTHING
+
+    @group.command()
+    @click.argument(
+        "folder",
+        default=Path("."),
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+    )
+    def undo(folder: Path) -> int:
+        """Take the last apply back, if its files are as it left them.
+
+        It is the last one at or below FOLDER, or above it in the same git repository; by default
+        FOLDER is the current folder. Another `undo` takes the one before it back.
+        """
+        _undo(_here() / folder)
+        return NOTHING
 
     @group.command()
     @click.argument("name", metavar="[CODE|RULE]", required=False)
@@ -330,7 +347,12 @@ def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
     try:
         with Bar() as bar:
             return repository.run(
-                given["paths"], root, settings, workers=given["workers"], progress=bar
+                given["paths"],
+                root,
+                settings,
+                workers=given["workers"],
+                progress=bar,
+                before_reading=_recover,
             )
     except discovery.PathError as error:
         raise Refused(str(error), USAGE) from None
@@ -353,13 +375,66 @@ def _here() -> Path:
         raise Refused("the current directory is no longer there", USAGE) from None
 
 
-def _write(result: RunResult, allow_dirty: bool) -> RunResult:
-    from quickwins_codemod import repository, writing
+@contextmanager
+def _alone(rules: Sequence[Transform], given: dict[str, Any]) -> Iterator[None]:
+    """Keep other writers out from the first look at the files to the last byte."""
+    from quickwins_codemod import writing
 
+    root, _ = _settings(rules, given)
     try:
-        return repository.write(result, allow_dirty)
+        with writing.locked(root):
+            yield
     except writing.WriteError as error:
         raise Refused(str(error), FAILED) from None
+
+
+def _write(result: RunResult, allow_dirty: bool, command: str) -> RunResult:
+    from quickwins_codemod import repository
+
+    return repository.write(result, allow_dirty, command)
+
+
+def _recover(folders: Sequence[Path]) -> bool:
+    """Take back what killed runs left half done; tell whether there was any."""
+    if not folders:
+        return False
+    from quickwins_codemod import writing
+    from quickwins_codemod.report import text
+
+    any_found = False
+    for folder in folders:
+        try:
+            found = writing.recover(folder)
+        except writing.Busy as error:
+            terminal.err(f"quickwins: {error}; what follows may be half of its work\n")
+            continue
+        except writing.WriteError as error:
+            raise Refused(str(error), FAILED) from None
+        if found is not None:
+            any_found = True
+            terminal.err("".join(f"quickwins: {line}\n" for line in text.recovered(found)))
+    return any_found
+
+
+def _undo(folder: Path) -> None:
+    from quickwins_codemod import discovery, writing
+    from quickwins_codemod.report import text
+
+    roots = discovery.folders_with_state(folder.resolve(), above=True)
+    try:
+        root = writing.last_root(roots)
+        if root is None:
+            terminal.out("nothing to take back: no `quickwins apply` is recorded here\n")
+            return
+        killed = writing.recover(root)
+        if killed is not None:
+            terminal.out("".join(f"{line}\n" for line in text.recovered(killed)))
+            return
+        undone = writing.undo(root)
+    except writing.WriteError as error:
+        raise Refused(str(error), FAILED) from None
+    if undone is not None:
+        terminal.out(text.undone(undone))
 
 
 def _write_patch(path: Path, result: RunResult) -> None:

@@ -16,10 +16,13 @@ from typing import Literal, NamedTuple
 
 SUFFIXES = (".py", ".pyw")
 
+#: The folder in which the tool keeps what is its own: records, and the journals of runs.
+STATE = ".quickwins"
+
 # Tool-made folders, skipped wherever a walk meets them, whatever .gitignore says.
 SKIPPED = frozenset(
     (".git", ".hg", ".svn", "__pycache__", "node_modules", ".tox", ".nox", ".mypy_cache")
-    + (".ruff_cache", ".quickwins", ".ipynb_checkpoints")
+    + (".ruff_cache", STATE, ".ipynb_checkpoints")
 )
 
 # The package that `apply` places, told by its first line; bundle.py writes both. They are spelled
@@ -41,10 +44,15 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """The files, absolute and sorted, each once; and what could not be looked at."""
+    """The files, absolute and sorted, each once; and what could not be looked at.
+
+    states: the folders that hold a folder of the tool's own: on the way to the files, and from the
+    root up to the top of its git repository.
+    """
 
     files: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    states: list[Path] = field(default_factory=list)
 
 
 def project_root(paths: Sequence[Path], cwd: Path) -> Path:
@@ -76,6 +84,38 @@ def find_python_files(paths: Sequence[Path], root: Path, exclude: Sequence[str])
     return _Finder(os.path.realpath(root), exclude).find(paths)
 
 
+def folders_with_state(root: Path, above: bool = False) -> Iterator[Path]:
+    """Find the folders at and below a root that hold a folder of the tool's own, in a fixed order.
+
+    above: also those above it, up to the top of its git repository.
+    """
+    if above:
+        yield from (folder for folder in _with_state_above(str(root)) if folder != root)
+    for folder, folders, files in os.walk(root):
+        if "pyvenv.cfg" in files and Path(folder) != root:
+            folders.clear()
+            continue
+        if STATE in folders:
+            yield Path(folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name not in SKIPPED and name != "wandb"
+        )
+
+
+def _has_state(folder: Path) -> bool:
+    return os.path.lexists(folder / STATE)
+
+
+def _with_state_above(root: str) -> Iterator[Path]:
+    for folder in (Path(root), *Path(root).parents):
+        if _has_state(folder):
+            yield folder
+        if os.path.lexists(folder / ".git"):
+            return
+
+
 class _Finder:
     def __init__(self, root: str, exclude: Sequence[str]) -> None:
         self.root = root
@@ -84,6 +124,7 @@ class _Finder:
         self.files: set[str] = set()
         self.links: dict[str, str] = {}
         self.problems: list[Problem] = []
+        self.states: list[Path] = []
 
     def find(self, paths: Sequence[Path]) -> Found:
         for given in paths:
@@ -99,7 +140,14 @@ class _Finder:
         # A link is a second name: it is taken only when its target was not found by itself.
         named = {link for target, link in self.links.items() if target not in self.files}
         files = sorted(self.files | named, key=lambda path: path.split(os.sep))
-        return Found([Path(path) for path in files], self.problems)
+        return Found([Path(path) for path in files], self.problems, self._states(paths))
+
+    def _states(self, paths: Sequence[Path]) -> list[Path]:
+        """Put those above the root and between it and the paths before those that were met."""
+        named = [Path(_absolute(path, os.getcwd())) for path in paths]
+        between = [p for path in named for p in path.parents if _is_below(str(p), self.root)]
+        between = [folder for folder in dict.fromkeys(between) if _has_state(folder)]
+        return list(dict.fromkeys([*_with_state_above(self.root), *between, *self.states]))
 
     def _take_named(self, path: str) -> None:
         try:
@@ -137,6 +185,8 @@ class _Finder:
             names = {entry.name for entry in listing}
             if folder != start and "pyvenv.cfg" in names:
                 continue
+            if STATE in names:
+                self.states.append(Path(folder))
             rules = _rules_at(folder, names, rules)
             for entry in listing:
                 if entry.is_dir(follow_symlinks=False):

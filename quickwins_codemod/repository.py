@@ -40,14 +40,19 @@ def run(
     *,
     workers: int = 0,
     progress: Progress | None = None,
+    before_reading: Callable[[Sequence[Path]], bool] | None = None,
 ) -> RunResult:
     """Look at every Python file under the paths; change nothing.
 
     workers: so many processes; 0 chooses by the number of candidates and processors.
     progress: called with the number of candidates done and of all.
+    before_reading: called with the folders that hold a folder of the tool's own; tells whether it
+        changed any file.
     """
     root = root.resolve()  # as what is found below it is spelled
     found = discovery.find_python_files(paths, root, settings.exclude)
+    if before_reading is not None and before_reading(found.states):
+        found = discovery.find_python_files(paths, root, settings.exclude)
     files = _within(found.files, root, settings)
     problems = {path: (code, message) for path, code, message in found.problems}
     outcomes = [_error(path, *problems[full]) for full, path in _within(problems, root, settings)]
@@ -79,11 +84,14 @@ def run(
     )
 
 
-def write(result: RunResult, allow_dirty: bool = False) -> RunResult:
-    """Write what a run proposes, and return what came of it; raises writing.WriteError."""
+def write(result: RunResult, allow_dirty: bool = False, command: str = "") -> RunResult:
+    """Write what a run proposes, and return what came of it; raises writing.WriteError.
+
+    command: how the user spelt the run.
+    """
     from quickwins_codemod import writing  # it needs subprocess, which `diff` and `check` do not
 
-    report = writing.apply(result.outcomes, Path(result.root), allow_dirty)
+    report = writing.apply(result.outcomes, Path(result.root), allow_dirty, command)
     refused = {outcome.path: outcome for outcome in report.refused}
     outcomes = tuple(
         refused.get(outcome.path, outcome)

@@ -26,12 +26,12 @@ from quickwins_codemod.compare import (
     number_of,
     plain,
 )
-from quickwins_codemod.discovery import SKIPPED
+from quickwins_codemod.discovery import STATE, folders_with_state
 from quickwins_codemod.settings import short, suggest
 
 #: Names another folder of records, for the runtime that writes them as for us.
 VARIABLE = "QUICKWINS_RUNS"
-_RECORDS = Path(".quickwins", "runs")
+_RECORDS = Path(STATE, "runs")
 _SUFFIX = ".jsonl"
 _LISTED = 10
 #: So many runs of a project on the server are listed where the wanted one is not among them.
@@ -249,17 +249,8 @@ def _filled(shelf: _Shelf, paths: Iterable[Path]) -> _Shelf:
 
 def _below(root: Path) -> Iterator[Path]:
     """Find all records that were written at and below a folder, in a fixed order."""
-    for folder, folders, files in os.walk(root):
-        if "pyvenv.cfg" in files and Path(folder) != root:
-            folders.clear()
-            continue
-        if _RECORDS.parts[0] in folders:
-            yield from _directly_in(Path(folder) / _RECORDS)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and name not in SKIPPED and name != "wandb"
-        )
+    for folder in folders_with_state(root):
+        yield from _directly_in(folder / _RECORDS)
 
 
 def _directly_in(folder: Path) -> list[Path]:

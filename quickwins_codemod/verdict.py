@@ -144,6 +144,22 @@ QW010 an opt-out comment silences nothing
     change or go, to the line of the `def` or `class` around it, or above all code for the whole
     file. Code set below a line leaves that line as it is. `skip[amp, QW101]` takes rules and
     codes, `skip` alone means all. Edits that belong together are left out together.
+
+QW011 the file has another name
+    What it does: `apply` leaves the file alone, and the run ends with exit code 3. The other files
+    are written.
+
+    Why: a hard link gives the file a second name that is not part of the run: in a backup, in a
+    cache, or in another repository. Files are written by putting a new one in their place, which
+    would part the two names; writing into the file would change what lies outside.
+
+    Example:
+
+        train.py:1:1: QW011 has another name (a hard link)
+
+    What to do: `ls -li train.py` shows how many names it has. `cp -p train.py copy` and
+    `mv copy train.py` make it a file of its own. Where both names lie in the run, they stay one
+    file.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _pooled(
     from concurrent.futures import Future, ProcessPoolExecutor
 
     with _held_interrupts() as interrupted:
-        pool = ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
+        pool = ProcessPoolExecutor(workers, initializer=_depend_on_parent)
         done: queue.SimpleQueue[Future[Result]] = queue.SimpleQueue()
         try:
             futures = {pool.submit(work, item): item for item in items}
@@ -90,7 +90,20 @@ def _held_interrupts() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def _leave_interrupts_to_parent() -> None:
+def _depend_on_parent() -> None:
+    """Leave interrupts to the parent, and end with it: a pool's worker would wait for ever."""
     import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    import multiprocessing
+    import os
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quickwins_codemod.report import patch, paths, terminal, text
+from quickwins_codemod.settings import short
 from quickwins_codemod.transform import Transform
 from quickwins_codemod.verdict import RunResult
 
@@ -66,7 +67,7 @@ def show_summary(result: RunResult, command: text.Command, again: Callable[[str]
     stream, write = (sys.stderr, terminal.err) if beside else (sys.stdout, terminal.out)
     here = paths.from_here(result)
     stage = None if in_hook() else stage_command(result)
-    steps = text.next_steps(here, command, again, stage)
+    steps = text.next_steps(here, command, again, stage, undo_command(result))
     gap = "\n" if command == "diff" and result.changes and not beside else ""
     write(gap + text.summary(here, command, steps, terminal.Paint.of(stream)))
 
@@ -76,6 +77,13 @@ def stage_command(result: RunResult) -> str | None:
     if not result.changes or paths.git_top(Path(result.root)) is None:
         return None
     return shlex.join(["git", "add", *(o.path for o in paths.from_here(result).changes)])
+
+
+def undo_command(result: RunResult) -> str:
+    """Return what takes an apply back when it is typed here."""
+    root, here = Path(result.root), Path(os.path.realpath(os.curdir))
+    is_found = root.is_relative_to(here) or here.is_relative_to(root)
+    return shlex.join(["quickwins", "undo", *([] if is_found else [short(root)])])
 
 
 def in_hook() -> bool:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from quickwins_codemod.report.terminal import Paint
+from quickwins_codemod.settings import short
 from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
+
+if TYPE_CHECKING:
+    from quickwins_codemod.writing import Recovered, Undone
 
 Command = Literal["diff", "check", "apply"]
 #: Longer lists of files are cut: what is read in ten seconds is one screen.
@@ -66,16 +70,21 @@ def summary(
 
 
 def next_steps(
-    result: RunResult, command: Command, again: Callable[[str], str], stage: str | None = None
+    result: RunResult,
+    command: Command,
+    again: Callable[[str], str],
+    stage: str | None = None,
+    undo: str = "quickwins undo",
 ) -> list[str]:
     """Return the exact commands that come next, each with a word on why.
 
     again: gives this command line with another verb. stage: the `git add` that takes what `apply`
-    wrote into the next commit, None outside a repository.
+    wrote into the next commit, None outside a repository. undo: what takes that back.
     """
     steps = []
     if command == "apply":
         steps += [f"{stage}   # what was written, for your next commit"] if stage else []
+        steps += [f"{undo}   # take it back"] if result.changes else []
     elif result.changes:
         steps += [f"{again('diff')}   # see it"] if command == "check" else []
         steps.append(f"{again('apply')}   # write it")
@@ -85,6 +94,33 @@ def next_steps(
     if codes:
         steps.append(f"quickwins explain {codes.most_common(1)[0][0]}   # why, and what to do")
     return steps
+
+
+def recovered(run: Recovered) -> list[str]:
+    """Say what became of a run that was killed while it wrote, one line for each thing to know."""
+    done = _many(len(run.restored), "file was", "files were") + " restored"
+    lines = [f"the `{run.what}` of {_time(run.time)} was interrupted while it wrote; {done}"]
+    for path, old in run.edited:
+        lines.append(
+            f"{one_line(short(run.root / path))} was edited since and stays;"
+            f" what it held before is in {one_line(short(old))}"
+        )
+    return lines
+
+
+def undone(run: Undone) -> str:
+    """Say which run was taken back, and name its files."""
+    lines = [f"Taken back: {one_line(run.command or 'quickwins apply')} of {_time(run.time)}"]
+    for done, paths in (("restored", run.restored), ("removed", run.removed)):
+        shown = paths if len(paths) <= LIMIT + 2 else paths[:LIMIT]
+        lines += [f"  {done}  {one_line(short(run.root / path))}" for path in shown]
+        if len(shown) < len(paths):
+            lines.append(f"  and {len(paths) - len(shown)} more {done}")
+    return "\n".join(lines) + "\n"
+
+
+def _time(stamp: str) -> str:
+    return f"{stamp[:16].replace('T', ' ')} UTC"
 
 
 def _changed(result: RunResult, command: Command, paint: Paint) -> list[str]:
@@ -186,5 +222,5 @@ def _sites(outcomes: Iterable[FileOutcome], *statuses: str) -> list[Site]:
     ]
 
 
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _many(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
