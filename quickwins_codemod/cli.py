@@ -257,9 +257,12 @@ def build(rules: Sequence[Transform]) -> click.Group:
         help="Forget what was done of this trial, or go on with it.  [default: resume]",
     )
     @click.option(
-        "--format", type=click.Choice(["text", "json"]), default="text", show_default=True,
-        help="For people, or for programs.",
-    )  # fmt: skip
+        "--html",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Write a page with verdicts, table and curves to FILE, too.",
+    )
+    @flags.text_or_json
     @click.pass_context
     def trial(context: click.Context, **given: Any) -> int:
         """Run SCRIPT without and with the wins, in copies of the repository, and measure.
@@ -312,7 +315,9 @@ def _trial(context: click.Context, rules: Sequence[Transform], given: dict[str, 
     try:
         plan = trial.prepare(request)
         lines.begin(plan)
-        found = plan.run(lines) if plan.trial.variants else plan.trial
+        if not plan.trial.variants:
+            return NOTHING
+        found = plan.run(lines)
     except trial.PlaceError as error:
         raise Refused(f"trial: {error}", USAGE) from None
     except trial.Interrupted as stopped:
@@ -322,7 +327,7 @@ def _trial(context: click.Context, rules: Sequence[Transform], given: dict[str, 
         trial.UnmeasurableError, attempting.AttemptError, workspace.WorkspaceError, trials.TrialError,
     ) as error:  # fmt: skip
         raise Refused(f"trial: {error}", FAILED) from None
-    return _show_trial(found)
+    return _show_trial(found, settings, rules, given)
 
 
 def _script(
@@ -476,11 +481,30 @@ def _show_comparison(result: Comparison, form: str) -> None:
         comparison.show(result)
 
 
-def _show_trial(found: Trial) -> int:
+def _show_trial(found: Trial, settings: Settings, rules: Sequence[Transform], given: Any) -> int:
     """Report a trial, and return the exit code: 3 where a run failed, or the original changed."""
-    from quickwins_codemod.report import trial_summary
+    from quickwins_codemod import configedit, judging
 
-    terminal.out(trial_summary.render(found))
+    judgement = judging.judge(found)
+    select = judgement.recommendation.select
+    config = configedit.lines(select, configedit.chosen(select, settings, rules)) if select else ""
+    if given["html"] is not None:
+        from quickwins_codemod.report import trial_page
+
+        try:
+            trial_page.write(given["html"], judgement, config)
+        except OSError as error:
+            raise Refused(
+                f"--html {given['html']}: cannot be written: {error.strerror}", USAGE
+            ) from None
+    if given["format"] == "json":
+        from quickwins_codemod.report import trial_json
+
+        trial_json.show(judgement, config)
+    else:
+        from quickwins_codemod.report import trial_text
+
+        trial_text.show(judgement, config)
     broken = any(attempt.status in ("failed", "timed-out") for attempt in found.attempts)
     return FAILED if broken or found.changed else NOTHING
 

@@ -22,7 +22,7 @@ _TAKEN = frozenset(
     " no-cache interactive python root keep seeds ablate amp time-limit restart".split()
 )
 #: Flags that say how one command works, and mean nothing to the one that is typed after it.
-_OWN = {"format", "patch", "workers", "allow_dirty"}
+_OWN = {"format", "patch", "workers", "allow_dirty", "html", "restart"}
 #: How a command that reads a tree can report: for people, then for programs.
 FORMATS = ("text", "json", "sarif", "github", "junit")
 
@@ -89,6 +89,11 @@ def finds_runs(command: Any) -> Any:
     for parameter in reversed([*_places(), _format(("text", "json"))]):
         command = parameter(command)
     return command
+
+
+def text_or_json(command: Any) -> Any:
+    """Decorate a command with the choice of a report for people or for programs."""
+    return _format(("text", "json"))(command)
 
 
 def take(rules: Sequence[Transform], given: Mapping[str, Any]) -> Flags:
