@@ -156,11 +156,12 @@ def test_the_sdist_holds_what_is_needed_to_test_it(built: dict[str, Path]) -> No
 
     here = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("tests", "fixtures", "transforms", "runtime", "quickwins_codemod")
+        for folder in ("tests", "fixtures", "transforms", "runtime", "quickwins_codemod", "action")
         for path in (ROOT / folder).rglob("*.py")
         if not {"wandb", "__pycache__"} & set(path.parts)
     }
     single = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".pre-commit-hooks.yaml"}
+    single.add("action.yml")
     assert here | single | {"fixtures/recsys/README.md", ".ci/run"} <= names
     assert not [name for name in names if name.endswith(".pyc")]
 
