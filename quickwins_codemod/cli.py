@@ -262,6 +262,11 @@ def build(rules: Sequence[Transform]) -> click.Group:
         metavar="FILE",
         help="Write a page with verdicts, table and curves to FILE, too.",
     )
+    @click.option(
+        "--write-config",
+        is_flag=True,
+        help="Put the rules that helped into pyproject.toml; all else in it stays as it is.",
+    )
     @flags.text_or_json
     @click.pass_context
     def trial(context: click.Context, **given: Any) -> int:
@@ -312,12 +317,11 @@ def _trial(context: click.Context, rules: Sequence[Transform], given: dict[str, 
         command=flags.again(context, "trial"),
     )
     lines = trial_progress.Lines()
+    config = _check_outputs(given, place.root)  # before hours of training
     try:
         plan = trial.prepare(request)
         lines.begin(plan)
-        if not plan.trial.variants:
-            return NOTHING
-        found = plan.run(lines)
+        found = plan.run(lines) if plan.trial.variants else plan.trial
     except trial.PlaceError as error:
         raise Refused(f"trial: {error}", USAGE) from None
     except trial.Interrupted as stopped:
@@ -327,7 +331,7 @@ def _trial(context: click.Context, rules: Sequence[Transform], given: dict[str, 
         trial.UnmeasurableError, attempting.AttemptError, workspace.WorkspaceError, trials.TrialError,
     ) as error:  # fmt: skip
         raise Refused(f"trial: {error}", FAILED) from None
-    return _show_trial(found, settings, rules, given)
+    return _show_trial(found, settings, rules, given, config)
 
 
 def _script(
@@ -481,13 +485,37 @@ def _show_comparison(result: Comparison, form: str) -> None:
         comparison.show(result)
 
 
-def _show_trial(found: Trial, settings: Settings, rules: Sequence[Transform], given: Any) -> int:
-    """Report a trial, and return the exit code: 3 where a run failed, or the original changed."""
+def _check_outputs(given: dict[str, Any], root: Path) -> Path | None:
+    """Refuse what could not be written in the end; return the configuration that is asked for."""
+    from quickwins_codemod import configedit
+
+    page = given["html"]
+    if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
+        raise Refused(f"--html {page}: cannot be written: not a file in a folder there is", USAGE)
+    if not given["write_config"]:
+        return None
+    config: Path = given["config"] or configedit.target(root)
+    configedit.check(config)
+    return config
+
+
+def _show_trial(
+    found: Trial,
+    settings: Settings,
+    rules: Sequence[Transform],
+    given: dict[str, Any],
+    path: Path | None,
+) -> int:
+    """Report a trial, and return the exit code: 3 where a run failed, or the original changed.
+
+    path: the configuration that is to get what is recommended, if one is.
+    """
     from quickwins_codemod import configedit, judging
 
     judgement = judging.judge(found)
     select = judgement.recommendation.select
-    config = configedit.lines(select, configedit.chosen(select, settings, rules)) if select else ""
+    options = configedit.chosen(select, settings, rules)
+    config = configedit.lines(select, options) if select else ""
     if given["html"] is not None:
         from quickwins_codemod.report import trial_page
 
@@ -505,6 +533,8 @@ def _show_trial(found: Trial, settings: Settings, rules: Sequence[Transform], gi
         from quickwins_codemod.report import trial_text
 
         trial_text.show(judgement, config)
+    if path is not None:
+        terminal.err(f"quickwins: {configedit.put(path, select, options, rules)}\n")
     broken = any(attempt.status in ("failed", "timed-out") for attempt in found.attempts)
     return FAILED if broken or found.changed else NOTHING
 

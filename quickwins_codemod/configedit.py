@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quickwins_codemod import writing
-from quickwins_codemod.configfile import parse, table_of
+from quickwins_codemod.configfile import Reader, parse, table_of
 from quickwins_codemod.options import options_of
 from quickwins_codemod.settings import ConfigError, Rule, Settings, short
 
@@ -81,27 +81,52 @@ def target(root: Path) -> Path:
     return there[0] if there else root / _FILE
 
 
+def check(path: Path) -> None:
+    """Raise ConfigError where a file could not take rules and options."""
+    edited(_read(path), ["metrics"], {}, short(path))
+
+
+def put(path: Path, select: Sequence[str], options: Options, rules: Sequence[Rule]) -> str:
+    """Write what is recommended, if anything is, and say in one line what was done."""
+    if not select:
+        return f"nothing is recommended, so {short(path)} stays as it is"
+    was_there = path.exists()
+    if not write(path, select, options):
+        return f"{short(path)} has what is recommended already"
+    what = ["select", *(f"{rule}.{key}" for rule, values in options.items() for key in values)]
+    settings = Reader(path, rules).settings(table_of(path) or {})
+    ignored = [name for name in select if not settings.wants_rule(name)]
+    left_out = f"; its ignore still leaves out {', '.join(ignored)}" if ignored else ""
+    verb = "now has" if was_there else "was made, with"
+    return f"{short(path)} {verb} {' and '.join(what)} as recommended{left_out}"
+
+
 def write(path: Path, select: Sequence[str], options: Options) -> bool:
     """Put rules and options into a file, atomically; say whether it had to be changed.
 
     Raises ConfigError, with the lines to put in by hand where the file cannot take them.
     """
+    before = _read(path)
+    after = edited(before, select, options, short(path))
+    if after == before:
+        return False
+    try:
+        writing.write_atomically(path, after.encode("utf-8"), path.parent)
+    except OSError as error:
+        raise ConfigError(f"{short(path)}: cannot be written: {error.strerror}") from None
+    except writing.WriteError as error:
+        raise ConfigError(str(error)) from None
+    return True
+
+
+def _read(path: Path) -> str:
     try:
         before = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise ConfigError(f"{short(path)}: cannot be read: {error.strerror}") from None
     if before:
         table_of(path)  # refuses what is not TOML, in its own words
-    after = edited(before.decode("utf-8"), select, options, short(path)).encode("utf-8")
-    if after == before:
-        return False
-    try:
-        writing.write_atomically(path, after, path.parent)
-    except OSError as error:
-        raise ConfigError(f"{short(path)}: cannot be written: {error.strerror}") from None
-    except writing.WriteError as error:
-        raise ConfigError(str(error)) from None
-    return True
+    return before.decode("utf-8")
 
 
 def edited(text: str, select: Sequence[str], options: Options, name: str = _FILE) -> str:

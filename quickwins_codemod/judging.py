@@ -272,12 +272,34 @@ class Judgement:
 
 
 def finished(trial: Trial, variant: str) -> dict[int, Run]:
-    """Return the records of a variant's attempts that ran to their end, by seed."""
+    """Return the records of a variant's attempts that ran to their end, by seed.
+
+    They have the losses and the like that the script itself logged once an epoch, too.
+    """
     return {
-        attempt.seed: attempt.run
+        attempt.seed: _with_logged(attempt.run, attempt)
         for attempt in trial.of(variant)
         if attempt.status == "done" and attempt.run is not None
     }
+
+
+def _with_logged(run: Run, attempt: Attempt) -> Run:
+    """Add what was logged as often as there were epochs, is better one way, and is not there yet."""
+    logged = attempt.observation.values if attempt.observation is not None else {}
+    there = tuple(run.names())
+    found = {
+        name: values
+        for name, values in logged.items()
+        if len(values) == len(run.epochs) and better(name) is not None
+        if not any(name == known or re.search(rf"[/_]{re.escape(known)}$", name) for known in there)
+    }
+    if not found:
+        return run
+    epochs = (
+        replace(epoch, metrics={**epoch.metrics, **{name: v[place] for name, v in found.items()}})
+        for place, epoch in enumerate(run.epochs)
+    )
+    return replace(run, epochs=tuple(epochs))
 
 
 def headline(runs: Sequence[Run]) -> str | None:
@@ -406,10 +428,10 @@ def _missing(trial: Trial, variant: str, against: str, chosen: str | None) -> tu
         for name in (against, variant):
             attempt = next((a for a in trial.of(name) if a.seed == seed), Attempt(name, seed))
             if attempt.status != "done" or attempt.run is None:
-                said.append(f"seed {seed}: {name} {_STATUS[attempt.status]}")
+                said.append(f"seed {seed + 1}: {name} {_STATUS[attempt.status]}")
                 break
             if chosen and all(value is None for value in attempt.run.values(chosen)):
-                said.append(f"seed {seed}: {chosen} of {name} is never a finite number")
+                said.append(f"seed {seed + 1}: {chosen} of {name} is never a finite number")
                 break
     return tuple(said)
 

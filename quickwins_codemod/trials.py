@@ -186,7 +186,9 @@ class Observation:
         with gradient, and all others; …_autocast: of these under autocast, and to which types.
     clips, norms: calls of torch's clipping with a finite and an infinite bound (which only asks for
         the norm); …_scaled: of these while the gradients were still multiplied by a scale.
-    logged: keys that went to wandb; not_finite: of these, which ever were NaN or infinite.
+    logged: keys that went to wandb; not_finite: of these, which ever were NaN or infinite; values:
+        of these, all that were given, None for what is no finite number; not of keys that were
+        logged more than a thousand times.
     device: where the trained parameters are ("cpu", "cuda"). amp: QUICKWINS_AMP.
     wrote_outside: files that were written outside of the copy.
     foreign: modules imported from the original tree, not from its copy.
@@ -210,6 +212,7 @@ class Observation:
     norms_scaled: int = 0
     logged: tuple[str, ...] = ()
     not_finite: tuple[str, ...] = ()
+    values: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     device: str = ""
     amp: str = ""
     peak_memory_mb: float | None = None

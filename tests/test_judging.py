@@ -208,7 +208,7 @@ def test_pairs_that_exist_are_used_and_missing_ones_named() -> None:
     whole = two((0.10, 0.11, 0.12, 0.13, 0.14), (0.15, 0.165, 0.17, 0.18, 0.195))
     case = judge(with_attempts(whole, change)).case("hard-negatives")
     assert [pair.seed for pair in case.quality.difference.pairs] == [0, 2, 4]
-    assert case.missing == ("seed 1: hard-negatives failed", "seed 3: baseline ran out of time")
+    assert case.missing == ("seed 2: hard-negatives failed", "seed 4: baseline ran out of time")
     assert case.quality.outcome == "helps" and case.broke == 1
     advice = judge(with_attempts(whole, change)).recommendation
     assert advice.select == ("metrics",), "what fails by itself is not recommended"
@@ -223,7 +223,7 @@ def test_fewer_than_two_pairs_are_no_verdict() -> None:
     found = quality(with_attempts(two((0.1, 0.11, 0.12), (0.15, 0.16, 0.18)), change))
     assert found.outcome == "no verdict"
     assert found.reason == (
-        "too few runs to compare (seed 1: hard-negatives failed; seed 2: hard-negatives failed)"
+        "too few runs to compare (seed 2: hard-negatives failed; seed 3: hard-negatives failed)"
     )
 
 
@@ -235,7 +235,7 @@ def test_a_metric_that_is_never_finite_is_missing() -> None:
     case = judge(
         with_metrics(two((0.1, 0.11, 0.12), (0.15, 0.165, 0.18)), change)
     ).case("hard-negatives")  # fmt: skip
-    assert case.missing == ("seed 2: ndcg@10 of hard-negatives is never a finite number",)
+    assert case.missing == ("seed 3: ndcg@10 of hard-negatives is never a finite number",)
     assert [pair.seed for pair in case.quality.difference.pairs] == [0, 1]
     assert len(case.ruling("time").difference.pairs) == 3
 
@@ -320,7 +320,7 @@ def test_a_trial_that_has_just_begun_can_be_judged() -> None:
     waiting = with_attempts(make_trial(), lambda a: trials.Attempt(a.variant, a.seed))
     found = judge(waiting)
     assert found.headline is None and not found.measures
-    assert "seed 0: baseline has not run" in found.cases[0].quality.reason
+    assert "seed 1: baseline has not run" in found.cases[0].quality.reason
 
 
 def test_without_scipy_there_is_a_reason_and_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,6 +357,61 @@ def test_different_epochs_and_metrics_of_one_variant_are_said() -> None:
     )
     assert "baseline does not have ranking_loss" in found.notes
     assert not [d for c in found.cases for d in c.differences if d.name == "ranking_loss"]
+
+
+def logging(values):
+    """Let each attempt log these keys, given by a function of the attempt."""
+
+    def change(attempt):
+        seen = dataclasses.replace(attempt.observation, values=values(attempt))
+        return dataclasses.replace(attempt, observation=seen)
+
+    return change
+
+
+def test_what_the_script_logged_once_an_epoch_is_measured_too() -> None:
+    trial = with_attempts(
+        make_trial(),
+        logging(
+            lambda a: {
+                "val/rmse": (1.0, 0.8 + 0.01 * a.seed, 0.9), "val/ndcg@10": (0.1, 0.2, 0.3),
+                "batch/loss": (1.0,) * 60, "temperature": (1.0, 2.0, 3.0), "lr": (1.0, 1.0, 1.0),
+                "final/test_rmse": (0.7,),
+            }
+        ),
+    )  # fmt: skip
+    found = judge(trial)
+    names = {measure.name for measure in found.measures}
+    assert "val/rmse" in names
+    assert not names & {"val/ndcg@10", "batch/loss", "temperature", "lr", "final/test_rmse"}
+    (at_best,) = [m for m in found.measures if (m.name, m.when) == ("val/rmse", "best")]
+    assert at_best.better == "lower"
+    assert found.value("baseline", at_best).mean == pytest.approx(0.81), "of epoch 2"
+
+
+def test_without_a_ranking_metric_the_scripts_own_validation_decides() -> None:
+    def plain(attempt, metrics):
+        return {"samples_per_second": metrics["samples_per_second"]}
+
+    trial = with_attempts(
+        with_metrics(two(BASE, BASE), plain),
+        logging(
+            lambda a: {
+                "train/loss": (3.0, 2.0, 1.0),
+                "val/loss": (
+                    1.0,
+                    0.8
+                    + 0.01 * a.seed
+                    - 0.2 * (a.variant != "baseline")
+                    + 0.003 * a.seed**2 * (a.variant != "baseline"),
+                    0.9,
+                ),
+            }
+        ),
+    )
+    found = judge(trial)
+    assert found.headline == "val/loss"
+    assert found.case("hard-negatives").quality.outcome == "helps"
 
 
 # Time to quality

@@ -367,3 +367,24 @@ def test_what_the_launcher_imports_is_in_the_standard_library():
                 top = name.partition(".")[0]
                 assert top in sys.stdlib_module_names or top == "torch", (path.name, name)
                 assert top not in ours
+
+
+def test_what_was_logged_is_kept_by_key_unless_it_was_logged_for_every_batch():
+    import numpy as np
+
+    from quickwins_codemod.child import watching
+
+    watch = watching.Watch(guard=None)
+    given = []
+    for epoch in range(3):
+        for _ in range(400):
+            watch._log(lambda run, data: given.append(data), None, {"batch/loss": 0.5})
+        watch._log(
+            lambda run, data: given.append(data), None,
+            {"val/rmse": np.float32(0.5 + epoch), "note": "x", "bad": float("nan"), "flag": True},
+        )  # fmt: skip
+    found = watch.found()
+
+    assert found["values"] == {"val/rmse": [0.5, 1.5, 2.5]}
+    assert found["not_finite"] == ["bad"] and len(given) == 1203
+    assert set(found["logged"]) == {"batch/loss", "val/rmse", "note", "bad", "flag"}

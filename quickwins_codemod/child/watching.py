@@ -17,6 +17,8 @@ from typing import Any, Callable, Optional
 
 _MOST_RATES = 400
 _MOST_KEYS = 2000
+#: A key that was logged more often was not logged once an epoch.
+_MOST_VALUES = 1000
 _MIB = 2**20
 
 
@@ -39,6 +41,7 @@ class Watch:
         self.types: set[str] = set()
         self.device = ""
         self.logged: dict[str, bool] = {}
+        self.values: dict[str, list[Optional[float]]] = {}
         #: What the mining of a ranking term listens for in the model's calls.
         self.catch: Optional[Callable[[tuple[Any, ...]], None]] = None
         self.torch: Any = None
@@ -69,6 +72,11 @@ class Watch:
             "autocast_types": sorted(self.types),
             "device": self.device,
             "logged": sorted(self.logged),
+            "values": {
+                key: values
+                for key, values in self.values.items()
+                if len(values) <= _MOST_VALUES and any(value is not None for value in values)
+            },
             "not_finite": sorted(key for key, finite in self.logged.items() if not finite),
             **_peaks(self.torch),
         }
@@ -314,6 +322,9 @@ class Watch:
                 if len(self.logged) < _MOST_KEYS or key in self.logged:
                     name = str(key)
                     self.logged[name] = self.logged.get(name, True) and _is_finite(value)
+                    values = self.values.setdefault(name, [])
+                    if len(values) <= _MOST_VALUES:
+                        values.append(_logged_number(value))
         return log(run, *(() if data is None else (data,)), *given, **named)
 
     # Mining
@@ -528,6 +539,11 @@ def _is_finite(value: Any) -> bool:
     is_number = isinstance(value, (int, float)) or type(value).__module__ == "numpy"
     number = _number(value, finite=False) if is_number else None
     return number is None or math.isfinite(number)
+
+
+def _logged_number(value: Any) -> Optional[float]:
+    is_number = isinstance(value, (int, float)) or type(value).__module__ == "numpy"
+    return _number(value) if is_number and not isinstance(value, bool) else None
 
 
 def _number(value: Any, finite: bool = True) -> Optional[float]:

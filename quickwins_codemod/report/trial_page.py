@@ -69,6 +69,7 @@ def render(judgement: Judgement, config: str) -> str:
         f"<h1>{safe(title)}</h1>",
         f"<p>{safe(trial_text.basis(judgement))}</p>",
         *(f'<p class="problem">{safe(said)}</p>' for said in trial_text.problems(judgement)),
+        *_logs(judgement.trial),
         *_verdicts(judgement),
         *_forests(judgement),
         *_advised(judgement, config),
@@ -89,6 +90,11 @@ def _list(heading: str, told: Sequence[str]) -> Iterator[str]:
         yield f"<h2>{heading}</h2><ul>"
         yield from (f"<li>{safe(one)}</li>" for one in told)
         yield "</ul>"
+
+
+def _logs(trial: Trial) -> Iterator[str]:
+    for whose, log in trial_text.logs(trial):
+        yield f"<p>{safe(whose)}:</p><pre>" + "\n".join(map(safe, log)) + "</pre>"
 
 
 # Verdicts
@@ -284,7 +290,7 @@ def _series(trial: Trial, variant: str, kind: curves.Kind) -> curves.Series:
             epoch if step is None else replace(epoch, metrics={**epoch.metrics, _STEP: float(step)})
             for epoch, step in zip(run.epochs, steps)
         )
-        header = replace(run.header, id=f"seed {seed}")
+        header = replace(run.header, id=f"seed {seed + 1}")
         runs.append(Run(header, tuple(epochs)))
     return curves.Series(kind, variant, tuple(runs))
 
@@ -316,7 +322,7 @@ def _rate_runs(trial: Trial, variant: str) -> tuple[Run, ...]:
         optimizers = attempt.observation.optimizers if attempt.observation else ()
         rates = next((one.rates for one in optimizers if one.steps), ())
         if rates:
-            header = replace(run.header, id=f"seed {seed}")
+            header = replace(run.header, id=f"seed {seed + 1}")
             return (Run(header, tuple(Epoch(step, None, (rate,), {}) for step, rate in rates)),)
     return ()
 
@@ -355,7 +361,8 @@ def _attempts(trial: Trial) -> Iterator[str]:
         seconds = comparison.number(attempt.seconds, 1) if attempt.seconds is not None else ""
         epochs = str(len(attempt.run.epochs)) if attempt.run else ""
         cells = "".join(
-            f'<td class="n">{cell}</td>' for cell in (attempt.seed, attempt.status, seconds, epochs)
+            f'<td class="n">{cell}</td>'
+            for cell in (attempt.seed + 1, attempt.status, seconds, epochs)
         )
         yield (
             f"<tr><td>{safe(attempt.variant)}</td>{cells}"

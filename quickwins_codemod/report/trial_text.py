@@ -6,7 +6,6 @@ trial did not measure.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import textwrap
@@ -17,7 +16,15 @@ from quickwins_codemod.compare import Measure, plain, value
 from quickwins_codemod.judging import Case, Difference, Judgement, Ruling
 from quickwins_codemod.report import comparison, terminal
 from quickwins_codemod.report.comparison import decimals_of, number, spelled
-from quickwins_codemod.trials import BASELINE, WITHOUT, Attempt, Defect, Observation, Trial
+from quickwins_codemod.trials import (
+    BASELINE,
+    MEASURING,
+    WITHOUT,
+    Attempt,
+    Defect,
+    Observation,
+    Trial,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,6 +45,8 @@ _ENDED = {
     "pending": "has not run",
 }
 _LINE = 100
+#: So many of the last lines of a failed run are shown.
+_LOG = 6
 
 
 def show(judgement: Judgement, config: str) -> None:
@@ -59,6 +68,8 @@ def text(
     lines += _wrapped(basis(judgement))
     for problem in problems(judgement):
         lines += ["", *(paint("bad", line) for line in _wrapped(problem))]
+    for whose, log in logs(judgement.trial):
+        lines += ["", f"{whose}:", *(f"    {plain(line)}" for line in log)]
     lines += ["", *_verdicts(judgement, paint)]
     lines += _advised(judgement, config, paint)
     if judgement.measures:
@@ -88,6 +99,8 @@ def title(judgement: Judgement) -> str:
 
 def basis(judgement: Judgement) -> str:
     """Say what a verdict on quality rests on."""
+    if not judgement.trial.variants:
+        return "No rule that was selected changes this script, so nothing was run."
     if judgement.headline is None:
         return "No run without the wins ended with a metric, so there is nothing to judge by."
     return (
@@ -101,16 +114,21 @@ def problems(judgement: Judgement) -> list[str]:
     """Name what stands against believing any of it: defects, failures, a tree that has changed."""
     trial = judgement.trial
     said = [
-        f"NOT ACTIVE: {defect.rule}: {defect.message} ({where})"
+        f"{_kind(defect)}: {defect.message} ({where}; please report it)"
         for defect, where in _defects(trial).items()
     ]
     said += _original(trial)
-    said += [f"{who} {how}" for who, how in _failures(trial)]
+    said += [f"{_named(attempts)} {how}" for how, attempts in _failures(trial)]
     if trial.changed:
         said.append(
-            f"the script wrote to the original tree all the same: {', '.join(trial.changed)}"
+            "the original tree changed while the trial ran (by the script, or by you):"
+            f" {', '.join(trial.changed)}"
         )
     return said
+
+
+def _kind(defect: Defect) -> str:
+    return "MEASURING" if defect.rule == MEASURING else f"NOT ACTIVE: {defect.rule}"
 
 
 def _defects(trial: Trial) -> dict[Defect, str]:
@@ -125,7 +143,7 @@ def _named(attempts: Sequence[Attempt]) -> str:
     """Name attempts by their variants, each with its seeds."""
     seeds: dict[str, list[int]] = {}
     for attempt in attempts:
-        seeds.setdefault(attempt.variant, []).append(attempt.seed)
+        seeds.setdefault(attempt.variant, []).append(attempt.seed + 1)
     return ", ".join(
         f"{variant} with {'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, found))}"
         for variant, found in seeds.items()
@@ -134,28 +152,43 @@ def _named(attempts: Sequence[Attempt]) -> str:
 
 def _original(trial: Trial) -> list[str]:
     """Say how the script fared without any rewrite, which is asked where the baseline failed."""
-    if trial.original is None:
+    original = trial.original
+    if original is None:
         return []
-    if trial.original.status == "failed":
+    base = next((a for a in trial.of(BASELINE) if a.status == "failed"), None)
+    if original.status == "failed":
+        same = base is not None and error(base) == error(original)
+        after = "ends with the same error" if same or base is None else f"ends with: {error(base)}"
         return [
-            f"The script fails before the rewrite too: {error(trial.original)}. That is not the"
-            " rewrite's doing."
+            f"{trial.script} fails before the rewrite too, by an error of its own: {error(original)}",
+            f"The rewritten script {after}. Nothing was measured; mend that first, or choose other"
+            " arguments.",
         ]
-    if trial.original.status == "done":
-        return ["The script runs as it stands and fails once it is measured: please report this."]
-    return [f"The script as it stands {_ENDED[trial.original.status]}."]
+    if original.status == "done" and base is not None:
+        return [
+            f"{trial.script} runs to its end as it stands, and fails once it measures itself; please"
+            f" report it: {error(base)}"
+        ]
+    return [f"The script as it stands {_ENDED.get(original.status, original.status)}."]
 
 
-def _failures(trial: Trial) -> Iterator[tuple[str, str]]:
-    """Give who failed and how, those with one error together."""
+def _failures(trial: Trial) -> Iterator[tuple[str, list[Attempt]]]:
+    """Give how attempts failed, and which did so."""
     groups: dict[str, list[Attempt]] = {}
     for attempt in trial.attempts:
         if attempt.status == "failed":
             groups.setdefault(f"failed: {error(attempt)}", []).append(attempt)
         elif attempt.status in _ENDED:
             groups.setdefault(_ENDED[attempt.status], []).append(attempt)
-    for how, attempts in groups.items():
-        yield _named(attempts), how
+    yield from groups.items()
+
+
+def logs(trial: Trial) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Give the last lines that failed attempts wrote, once for each error."""
+    for _, attempts in _failures(trial):
+        first = attempts[0]
+        if first.status == "failed" and first.stderr:
+            yield f"{_named([first])} wrote at last", first.stderr[-_LOG:]
 
 
 def error(attempt: Attempt) -> str:
@@ -344,6 +377,8 @@ def advised(judgement: Judgement) -> list[str]:
         said.append(f"{together}, as measured: {what} {between(case.quality.difference)}")
     elif found.variant == BASELINE:
         said.append("no win earned its place here; metrics stays, since it measures")
+        more = max(5, 2 * len(judgement.trial.seeds))
+        said.append(f"more seeds show smaller differences; {again(judgement.trial, seeds=more)}")
     elif len(judgement.trial.seeds) < 2:
         said.append(f"one seed gives no verdict; {again(judgement.trial, seeds=5)}")
     if found.untried:
@@ -355,12 +390,18 @@ def advised(judgement: Judgement) -> list[str]:
 
 
 def again(trial: Trial, select: Sequence[str] = (), seeds: int = 0) -> str:
-    """Return the command line that tries other rules or more seeds."""
-    script = os.path.relpath(trial.script, trial.folder or ".")
-    words = ["quickwins", "trial", script, "--seeds", str(seeds or len(trial.seeds))]
-    words += ["--select", ",".join(select)] if select else []
-    words += ["--", *trial.arguments] if trial.arguments else []
-    return f"run: {shlex.join(words)}"
+    """Return the command line that tries other rules or more seeds, all else as it was."""
+    words = shlex.split(trial.command)
+    end = words.index("--") if "--" in words else len(words)
+    flags = words[2:end]
+    for name, new in (("--seeds", str(seeds or "")), ("--select", ",".join(select))):
+        if not new:
+            continue
+        while name in flags:
+            place = flags.index(name)
+            del flags[place : place + 2]
+        flags = [name, new, *flags]
+    return f"run: {shlex.join([*words[:2], *flags, *words[end:]])}"
 
 
 # Figures
