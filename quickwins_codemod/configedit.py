@@ -1,9 +1,9 @@
 """Putting rules and options into a `pyproject.toml`, with every other byte left as it is.
 
-The file is cut into its statements: a statement of TOML ends with the first line at which it parses.
-Those that set what is to be set are replaced, others are added below the header of their table, and
-tables that are not there at the end. What comes out must parse, and hold what was in the file with
-just these values changed; else nothing is written. `configuration.py` reads what this writes.
+The file is cut into its statements (`tomltext.py`). Those that set what is to be set are replaced,
+others are added below the header of their table, and tables that are not there at the end. What
+comes out must parse, and hold what was in the file with just these values changed; else nothing is
+written. `configuration.py` reads what this writes.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quickwins_codemod import writing
-from quickwins_codemod.configfile import Reader, parse, table_of
+from quickwins_codemod.configfile import Reader, table_of
 from quickwins_codemod.options import options_of
 from quickwins_codemod.settings import ConfigError, Rule, Settings, short
+from quickwins_codemod.tomltext import Statement, parse, statements
 
 _FILE = "pyproject.toml"
 _TABLE = ("tool", "quickwins")
 _BOM = "\ufeff"
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 #: For each rule the options that it is to have; the rules of no options may be missing.
 Options = Mapping[str, Mapping[str, Any]]
@@ -148,41 +146,6 @@ def edited(text: str, select: Sequence[str], options: Options, name: str = _FILE
     return mark + made.text
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """A header, or a key with its value, or a line without either."""
-
-    text: str
-    found: dict[str, Any]
-    header: bool
-
-    @property
-    def table(self) -> tuple[str, ...]:
-        """The names of a header, in its order."""
-        names, inner = [], self.found
-        while isinstance(inner, dict) and inner:
-            ((name, inner),) = inner.items()
-            names.append(name)
-        return tuple(names)
-
-
-def _statements(text: str) -> list[_Statement]:
-    found = []
-    pieces: list[str] = []
-    for line in _LINE.findall(text):  # str.splitlines would cut where TOML does not
-        pieces.append(line)
-        whole = "".join(pieces)
-        try:
-            value = parse(whole)
-        except ValueError:
-            continue
-        found.append(_Statement(whole, value, whole.lstrip().startswith("[")))
-        pieces = []
-    if pieces:  # cannot be, in a file that parses
-        found.append(_Statement("".join(pieces), {}, False))
-    return found
-
-
 class _Edit:
     """An edit under way: the text so far, and what it must mean."""
 
@@ -210,7 +173,7 @@ class _Edit:
         return tuple(written)
 
     def _set(self, table: tuple[str, ...], key: str, value: Any) -> None:
-        parts = _statements(self.text)
+        parts = statements(self.text)
         headers = [n for n, part in enumerate(parts) if part.header and part.table == table]
         if not headers:
             end = "" if not self.text or self.text.endswith("\n") else self.newline
@@ -240,7 +203,7 @@ def _spelled(name: str, table: Mapping[str, Any]) -> str:
     return next((key for key in table if key.replace("_", "-") == name), name)
 
 
-def _replaced(statement: _Statement, value: Any, newline: str) -> str:
+def _replaced(statement: Statement, value: Any, newline: str) -> str:
     """Give a statement another value; its indentation, and a comment at its end, stay."""
     text = statement.text
     body = text.rstrip("\r\n")

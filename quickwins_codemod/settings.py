@@ -110,11 +110,11 @@ def _spec(*patterns: str) -> GitIgnoreSpec:
 
 
 def names_of(
-    names: Iterable[str], rules: Sequence[Rule], where: str, file_codes: bool = False
+    names: Iterable[str], rules: Sequence[Rule], where: object, file_codes: bool = False
 ) -> tuple[str, ...]:
     """Return rule names and codes as the engine spells them, or raise ConfigError.
 
-    where: what the message opens with. file_codes: whether the codes of a file are taken too.
+    where: what a message opens with, as str() gives it. file_codes: whether the codes of a file are taken too.
     """
     known = [rule.rule for rule in rules] + [code.code for rule in rules for code in rule.codes]
     known += sorted(IGNORABLE_FILE_CODES) if file_codes else []
@@ -128,7 +128,7 @@ def names_of(
     return unique(found)
 
 
-def check_patterns(patterns: Iterable[str], where: str) -> None:
+def check_patterns(patterns: Iterable[str], where: object) -> None:
     """Raise ConfigError for a pattern that .gitignore's syntax does not know."""
     for pattern in patterns:
         try:

@@ -288,11 +288,11 @@ def test_a_folder_that_is_left_out_stays_out_when_a_part_of_the_tree_is_named(he
         ("[tool.quickwins]\nselect = [", "pyproject.toml:2:"),
         (
             "[tool.quickwins]\nselcet = []",
-            "pyproject.toml: tool.quickwins.selcet: unknown key; did",
+            "pyproject.toml:2: tool.quickwins.selcet: unknown key; did",
         ),
         (
             "[tool.quickwins.made-up]\nfactor = 0",
-            "pyproject.toml: tool.quickwins.made-up.factor: must be greater than 0, not 0",
+            "pyproject.toml:2: tool.quickwins.made-up.factor: must be greater than 0, not 0",
         ),
     ],
 )

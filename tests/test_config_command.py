@@ -154,7 +154,7 @@ def test_what_is_shown_is_what_a_run_uses(root: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], 'pyproject.toml: tool.quickwins.selct: unknown key; did you mean "select"?'),
+        ([], 'pyproject.toml:2: tool.quickwins.selct: unknown key; did you mean "select"?'),
         (["--config", "no.toml"], "no.toml: cannot be read: No such file or directory"),
         (["nowhere"], "nowhere: no such file or directory"),
         (["--config", "good.toml", "--select", "apm"],

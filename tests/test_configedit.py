@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quickwins_codemod import configedit, configuration
-from quickwins_codemod.configfile import parse
 from quickwins_codemod.configuration import Flags
 from quickwins_codemod.settings import ConfigError
+from quickwins_codemod.tomltext import parse
 from quickwins_codemod.transform import all_transforms
 
 RULES = all_transforms()
