@@ -17,6 +17,7 @@ from quickwins_codemod.disk.atomic import WriteError, contents, write_atomically
 from quickwins_codemod.disk.gitindex import unstaged, work_tree
 from quickwins_codemod.disk.journal import Change, Journal, TakenBack
 from quickwins_codemod.disk.locking import Busy
+from quickwins_codemod.discovery import STATE
 from quickwins_codemod.settings import FILE_RULE, short
 from quickwins_codemod.verdict import FileOutcome, Verdict
 
@@ -136,7 +137,8 @@ def locked(root: Path) -> Iterator[None]:
 
     Raises Busy if another process does, and WriteError where that cannot be made sure.
     """
-    folder = work_tree(root) or root
+    # A copy that a trial has made is nobody else's, though it lies in the user's repository.
+    folder = root if STATE in root.parts else work_tree(root) or root
     with locking.locked(folder, lambda: journal.state_folder(root) / "lock"):
         yield
 

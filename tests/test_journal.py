@@ -741,3 +741,19 @@ def test_a_killed_run_keeps_no_worker_and_no_lock(tmp_path: Path) -> None:
     assert _quickwins("apply", "train_0.py", cwd=tmp_path).returncode == 0
     gone, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+def test_a_copy_that_a_trial_made_has_a_lock_of_its_own(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    copy = tmp_path / ".quickwins/trials/one/tree"
+    copy.mkdir(parents=True)
+
+    def elsewhere() -> None:
+        with pytest.raises(writing.Busy), writing.locked(tmp_path):
+            pass
+        with writing.locked(copy):
+            pass
+
+    with writing.locked(tmp_path):
+        assert in_child(elsewhere) == 0, "and a fork does not let go of its parent's lock"
+        assert in_child(elsewhere) == 0
