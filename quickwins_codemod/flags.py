@@ -115,19 +115,20 @@ def take(rules: Sequence[Transform], given: Mapping[str, Any]) -> Flags:
 def again(context: click.Context, verb: str) -> str:
     """Return the command line that does the same with another verb, ready to be pasted."""
     flags: list[str] = []
-    paths: list[str] = []
+    arguments: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
         if not _is_given(context, name) or name in _OWN:
             continue
         value = context.params[name]
         if isinstance(parameter, click.Argument):
-            paths = [str(path) for path in value]
+            words = [str(word) for word in (value if isinstance(value, tuple) else (value,))]
+            if "--" not in arguments and any(word.startswith("-") for word in words):
+                arguments.append("--")
+            arguments += words
         else:
             flags += _spelled(parameter, value)
-    if any(path.startswith("-") for path in paths):
-        paths.insert(0, "--")
-    return shlex.join(["quickwins", verb, *flags, *paths])
+    return shlex.join(["quickwins", verb, *flags, *arguments])
 
 
 def shared_words(context: click.Context, rules: Sequence[Transform]) -> tuple[str, ...]:

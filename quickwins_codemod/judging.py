@@ -290,7 +290,7 @@ def _with_logged(run: Run, attempt: Attempt) -> Run:
     found = {
         name: values
         for name, values in logged.items()
-        if len(values) == len(run.epochs) and better(name) is not None
+        if len(values) == len(run.epochs) and better(name) is not None and not _is_batch(name)
         if not any(name == known or re.search(rf"[/_]{re.escape(known)}$", name) for known in there)
     }
     if not found:
@@ -325,8 +325,17 @@ def headline(runs: Sequence[Run]) -> str | None:
 
 
 def _is_held_out(name: str) -> bool:
-    words = set(re.split(r"[\W_]+", name.lower()))
-    return bool(words & {"val", "valid", "validation", "eval", "evaluation", "test", "dev"})
+    held_out = {"val", "valid", "validation", "eval", "evaluation", "test", "dev"}
+    return bool(_words(name) & held_out)
+
+
+def _is_batch(name: str) -> bool:
+    """Tell what is logged for some batches, in short runs for as many as there are epochs."""
+    return bool(_words(name) & {"batch", "step", "iter", "iteration"})
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\W_]+", name.lower()))
 
 
 def judge(trial: Trial) -> Judgement:

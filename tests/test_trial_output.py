@@ -134,6 +134,13 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_runs(
     assert err.startswith(f"quickwins: --html {page}: cannot be written")
 
 
+def test_the_command_that_repeats_the_trial_names_script_and_arguments(here, ran, capsys) -> None:
+    say(capsys, "--seeds", "2", "--pool-size", "4", "--", "--epochs", "3", "--", "x")
+    assert ran[0].command == (
+        "quickwins trial --pool-size 4 --seeds 2 train.py -- --epochs 3 -- x"
+    )  # fmt: skip
+
+
 def test_a_trial_of_nothing_has_a_report_too(here: Path, monkeypatch, capsys) -> None:
     ends_as(monkeypatch, make_trial(variants=(), attempts=()))
     code, out, _ = say(capsys)

@@ -278,3 +278,12 @@ def test_failures_are_told_to_programs() -> None:
     assert found["original"]["failure"]["type"] == "UnboundLocalError"
     assert found["variants"][0]["attempts"][0]["failure"]["line"] == 512
     assert found["comparisons"][0]["missing"][0] == "seed 1: baseline failed"
+
+
+@pytest.mark.parametrize("width", [60, 80, 1000])
+def test_lines_are_no_longer_than_the_terminal(width: int) -> None:
+    defect = Defect("onecycle", "schedule-length", "the schedule is 120 long " * 9)
+    trial = with_attempts(make_trial(), lambda a: dataclasses.replace(a, defects=(defect,)))
+    lines = text(trial, width=width).splitlines()
+    verdicts = [line for line in lines if ": helps" in line or ": no" in line]
+    assert verdicts and max(len(line) for line in lines if line not in verdicts) <= min(width, 100)

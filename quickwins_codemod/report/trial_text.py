@@ -7,9 +7,11 @@ trial did not measure.
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quickwins_codemod.compare import Measure, plain, value
@@ -64,26 +66,27 @@ def text(
 ) -> str:
     """Return the report. width: of a line of the table, None for that of the terminal."""
     paint = paint or terminal.Paint()
-    lines = [paint("head", line) for line in textwrap.wrap(title(judgement), _LINE)]
-    lines += _wrapped(basis(judgement))
+    wrapped = partial(_wrapped, min(_LINE, width or shutil.get_terminal_size().columns))
+    lines = [paint("head", line) for line in wrapped(title(judgement))]
+    lines += wrapped(basis(judgement))
     for problem in problems(judgement):
-        lines += ["", *(paint("bad", line) for line in _wrapped(problem))]
+        lines += ["", *(paint("bad", line) for line in wrapped(problem))]
     for whose, log in logs(judgement.trial):
         lines += ["", f"{whose}:", *(f"    {plain(line)}" for line in log)]
-    lines += ["", *_verdicts(judgement, paint)]
-    lines += _advised(judgement, config, paint)
+    lines += ["", *_verdicts(judgement, paint, wrapped)]
+    lines += _advised(judgement, config, paint, wrapped)
     if judgement.measures:
         lines += ["", *comparison.drawn(_table(judgement), paint, width)]
     for heading, told in (("What ran", ran(judgement)), ("Notes", judgement.notes)):
         if told:
             lines += ["", paint("head", heading)]
-            lines += [line for one in told for line in _wrapped(one, "  ", "    ")]
+            lines += [line for one in told for line in wrapped(one, "  ", "    ")]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _wrapped(words: str, first: str = "", rest: str = "") -> list[str]:
+def _wrapped(width: int, words: str, first: str = "", rest: str = "") -> list[str]:
     return textwrap.wrap(
-        plain(words), _LINE, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        plain(words), width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
     )
 
 
@@ -301,19 +304,21 @@ def _unseen(found: Difference) -> list[str]:
     return [f"less than {size} would not have shown with {len(found.pairs)} seeds"]
 
 
-def _verdicts(judgement: Judgement, paint: terminal.Paint) -> Iterator[str]:
+def _verdicts(
+    judgement: Judgement, paint: terminal.Paint, wrapped: Callable[..., list[str]]
+) -> Iterator[str]:
     for case in shown(judgement):
         words = ", ".join(paint(_STYLES.get(o, "note"), words) for o, words in heads(case))
         yield f"{paint('head', plain(named(case)))}: {words}"
         for _, detail in details(case):
-            yield from _wrapped(detail, "    ", "      ")
+            yield from wrapped(detail, "    ", "      ")
         for missing in case.missing:
-            yield from _wrapped(f"without {missing}", "    ", "      ")
+            yield from wrapped(f"without {missing}", "    ", "      ")
         if reached := reaching(case, judgement.headline):
-            yield from _wrapped(reached, "    ", "      ")
+            yield from wrapped(reached, "    ", "      ")
     for gone in judgement.trial.inapplicable:
         why = f" ({gone.code}: {gone.message})" if gone.code else ""
-        yield from _wrapped(f"{gone.rule}: changes nothing in this script{why}", "", "    ")
+        yield from wrapped(f"{gone.rule}: changes nothing in this script{why}", "", "    ")
 
 
 def named(case: Case) -> str:
@@ -354,14 +359,16 @@ def reaching(case: Case, headline: str | None) -> str:
 # What to keep
 
 
-def _advised(judgement: Judgement, config: str, paint: terminal.Paint) -> Iterator[str]:
+def _advised(
+    judgement: Judgement, config: str, paint: terminal.Paint, wrapped: Callable[..., list[str]]
+) -> Iterator[str]:
     found = judgement.recommendation
     yield ""
     yield paint("head", "Recommended" if found.select else "No recommendation")
     if found.select:
         yield from (f"    {line}".rstrip() for line in config.rstrip("\n").split("\n"))
     for sentence in advised(judgement):
-        yield from _wrapped(sentence, "  ", "    ")
+        yield from wrapped(sentence, "  ", "    ")
 
 
 def advised(judgement: Judgement) -> list[str]:
