@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,8 +121,16 @@ def build(rules: Sequence[Transform]) -> click.Group:
         metavar="FILE",
         help="Write what `git apply` takes to FILE, too.",
     )
+    @click.option(
+        "--html",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Write a page to review the changes by to FILE, too.",
+    )
     @click.pass_context
-    def diff(context: click.Context, patch: Path | None, **given: Any) -> int:
+    def diff(
+        context: click.Context, patch: Path | None, html: Path | None, **given: Any
+    ) -> int:
         """Print one diff and a closing summary; change nothing.
 
         The diff goes to standard output, and the summary too on a terminal; into a pipe or file
@@ -131,6 +139,8 @@ def build(rules: Sequence[Transform]) -> click.Group:
         result = _look(rules, given)
         if patch is not None:
             _write_patch(patch, result)
+        if html is not None:
+            _write_review(html, result, rules, lambda verb: flags.again(context, verb))
         _report(context, rules, result, "diff")
         return FAILED if result.errors else NOTHING
 
@@ -455,6 +465,17 @@ def _write_patch(path: Path, result: RunResult) -> None:
         raise Refused(f"--patch {path}: cannot be written: {error.strerror}", USAGE) from None
 
 
+def _write_review(
+    path: Path, result: RunResult, rules: Sequence[Transform], again: Callable[[str], str]
+) -> None:
+    from quickwins_codemod.report import paths, review_page
+
+    try:
+        review_page.write(path, paths.for_git(result), rules, again)
+    except OSError as error:
+        raise Refused(f"--html {path}: cannot be written: {error.strerror}", USAGE) from None
+
+
 def _compare(words: tuple[str, str], given: dict[str, Any]) -> Comparison:
     from quickwins_codemod import compare, runs
 
@@ -551,7 +572,8 @@ def _report(
         console.show_diff(result)
     elif command == "check":
         console.show_findings(result)
-    console.show_summary(result, command, lambda verb: flags.again(context, verb))
+    page = context.params.get("html")
+    console.show_summary(result, command, lambda verb: flags.again(context, verb), page)
 
 
 def _tell_hook(result: RunResult) -> bool:

@@ -130,6 +130,29 @@ def test_a_redirected_diff_is_a_patch(here: Path, start: str) -> None:
     assert (here / start / "quickwins_runtime/__init__.py").exists()
 
 
+def test_a_page_is_written_beside_the_diff(here: Path) -> None:
+    (here / "sub").mkdir()
+    (here / "sub/a.py").write_text("old\n")
+    done = quickwins(here / "sub", "diff", ".", "--html", "../page.html", "--factor", "2")
+    assert done.returncode == 0 and done.stdout.startswith(b"diff --git a/sub/a.py b/sub/a.py\n")
+    assert b"\nPage: ../page.html\nNext: quickwins apply --factor 2.0 .   # write it\n" in done.stderr
+    page = (here / "page.html").read_text(encoding="utf-8")
+    assert '<pre class="command">quickwins apply --factor 2.0 .</pre>' in page
+    assert '<section class="hunk" id="sub/a.py:QW901">' in page and "writes <code>new" in page
+    assert (here / "sub/a.py").read_text() == "old\n"
+    machine = quickwins(here, "diff", ".", "--html", "page.html", "--format", "json")
+    assert machine.stderr == b"" and json.loads(machine.stdout)["summary"]["changed"] == 1
+    assert "sub/a.py" in (here / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_without_changes_keeps_the_exit_code(here: Path) -> None:
+    write(here, a="x", b="broken cannot")
+    done = quickwins(here, "diff", ".", "--html", "page.html")
+    assert (done.returncode, done.stdout) == (3, b"")
+    page = (here / "page.html").read_text(encoding="utf-8")
+    assert "<h1>Nothing to change</h1>" in page and "b.py:1" in page
+
+
 def test_check_prints_a_line_for_each_finding(here: Path) -> None:
     (here / "sub").mkdir()
     (here / "sub/a.py").write_text("x\n  old\n")
@@ -329,6 +352,7 @@ def test_a_broken_configuration_is_one_line(here: Path, toml: str, message: str)
             "diff . --patch no/where.patch",
             "--patch no/where.patch: cannot be written: No such file",
         ),
+        ("diff . --html no/where.html", "--html no/where.html: cannot be written: No such file"),
         ("diff . --faktor 2", "diff: No such option"),
         ("explain QW90", 'explain: unknown rule or code "QW90"; did you mean "QW9'),
     ],
@@ -460,7 +484,8 @@ def test_what_needs_no_rewriting_imports_no_heavy_library(here: Path, arguments:
         "import sys\n"
         "from quickwins_codemod.cli import invoke\n"
         f"invoke({arguments!r})\n"
-        "heavy = {'libcst', 'torch', 'rich', 'numpy', 'wandb', 'multiprocessing', 'asyncio'}\n"
+        "heavy = {'libcst', 'torch', 'rich', 'pygments', 'numpy', 'wandb', 'multiprocessing',"
+        " 'asyncio'}\n"
         "print('heavy:', *sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run(

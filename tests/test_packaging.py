@@ -144,7 +144,7 @@ def test_a_plain_install_asks_for_small_helpers_only(built: dict[str, Path]) -> 
     requires = [line.partition(";") for line in metadata.get_all("Requires-Dist", [])]
     plain = {re.split(r"[<>=]", name)[0] for name, _, marker in requires if "extra" not in marker}
 
-    assert plain == {"click", "libcst", "pathspec", "rich", "tomli"}
+    assert plain == {"click", "libcst", "pathspec", "pygments", "rich", "tomli"}
     assert set(metadata.get_all("Provides-Extra")) == {"train", "test", "trial"}
     assert metadata["License-Expression"] == "MIT" and licensed
     assert "Quick start" in metadata.get_payload()

@@ -61,15 +61,24 @@ def show_findings(result: RunResult) -> None:
     terminal.out("".join(f"{line}\n" for line in lines))
 
 
-def show_summary(result: RunResult, command: text.Command, again: Callable[[str], str]) -> None:
-    """Write the closing summary; `again` gives the command line with another verb."""
+def show_summary(
+    result: RunResult,
+    command: text.Command,
+    again: Callable[[str], str],
+    page: Path | None = None,
+) -> None:
+    """Write the closing summary.
+
+    again: gives the command line with another verb. page: the HTML file that was written, too.
+    """
     beside = command != "apply" and not terminal.is_terminal(sys.stdout)
     stream, write = (sys.stderr, terminal.err) if beside else (sys.stdout, terminal.out)
     here = paths.from_here(result)
     stage = None if in_hook() else stage_command(result)
     steps = text.next_steps(here, command, again, stage, undo_command(result))
     gap = "\n" if command == "diff" and result.changes and not beside else ""
-    write(gap + text.summary(here, command, steps, terminal.Paint.of(stream)))
+    shown = None if page is None else str(page)
+    write(gap + text.summary(here, command, steps, terminal.Paint.of(stream), shown))
 
 
 def stage_command(result: RunResult) -> str | None:

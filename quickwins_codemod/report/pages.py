@@ -1,4 +1,4 @@
-"""The pages of `quickwins explain`, made from the docstrings of the rules and of verdict.py."""
+"""The pages that `quickwins explain` prints, made from the docstrings of the rules and of verdict.py."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def table(rules: Sequence[Transform]) -> str:
     blocks = [f"{FILE_RULE}: what is said of a file, whatever the rule\n{_table(files)}"]
     blocks += [f"{rule.rule}: {rule.title}\n{_table(rule.codes)}" for rule in rules]
     return "\n".join(blocks) + "\n`quickwins explain CODE` shows the page of one.\n"
+
+
+def by_code(rules: Sequence[Transform]) -> dict[str, Code]:
+    """Return each code, of the rules and of files, with its page."""
+    _, files = codes_of(verdict.__doc__ or "", FILE_RULE)
+    return {code.code: code for codes in (files, *(r.codes for r in rules)) for code in codes}
 
 
 def _table(codes: Sequence[Code]) -> str:

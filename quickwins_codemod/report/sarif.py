@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from quickwins_codemod import __version__, verdict
-from quickwins_codemod.report import findings
+from quickwins_codemod import __version__
+from quickwins_codemod.report import findings, pages
 from quickwins_codemod.report.text import Command
-from quickwins_codemod.settings import FILE_RULE
 from quickwins_codemod.source import Source, decode
-from quickwins_codemod.transform import Code, Transform, codes_of
+from quickwins_codemod.transform import Code, Transform
 from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
 
 _STANDARD = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os"
@@ -47,7 +46,7 @@ def render(result: RunResult, command: Command, rules: Sequence[Transform]) -> s
 
 def _run(result: RunResult, command: Command, rules: Sequence[Transform]) -> dict[str, Any]:
     processed = [outcome for outcome in result.outcomes if outcome.status != "error"]
-    pages = _pages(rules)
+    known = pages.by_code(rules)
     used = _codes(processed)
     failures = _codes(result.errors)
     needs_runtime = any(outcome.status == "added" for outcome in result.outcomes)
@@ -56,8 +55,8 @@ def _run(result: RunResult, command: Command, rules: Sequence[Transform]) -> dic
             "driver": {
                 "name": "quickwins",
                 "version": __version__,
-                "rules": [_descriptor(pages[code], _default_level(code)) for code in used],
-                "notifications": [_descriptor(pages[code], "error") for code in failures],
+                "rules": [_descriptor(known[code], _default_level(code)) for code in used],
+                "notifications": [_descriptor(known[code], "error") for code in failures],
             }
         },
         "invocations": [
@@ -86,11 +85,6 @@ def _run(result: RunResult, command: Command, rules: Sequence[Transform]) -> dic
             for entry in _results(outcome, used, command, needs_runtime)
         ],
     }
-
-
-def _pages(rules: Sequence[Transform]) -> dict[str, Code]:
-    _, files = codes_of(verdict.__doc__ or "", FILE_RULE)
-    return {code.code: code for codes in (files, *(r.codes for r in rules)) for code in codes}
 
 
 def _codes(outcomes: Iterable[FileOutcome]) -> list[str]:

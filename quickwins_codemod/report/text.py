@@ -49,11 +49,15 @@ def findings(result: RunResult) -> list[str]:
 
 
 def summary(
-    result: RunResult, command: Command, steps: Iterable[str] = (), paint: Paint | None = None
+    result: RunResult,
+    command: Command,
+    steps: Iterable[str] = (),
+    paint: Paint | None = None,
+    page: str | None = None,
 ) -> str:
     """Return the closing summary.
 
-    steps: what to do next, see `next_steps`.
+    steps: what to do next, see `next_steps`. page: where the same can be read in a browser.
     """
     paint = paint or Paint()
     lines: list[str] = []
@@ -61,7 +65,9 @@ def summary(
         lines += _changed(result, command, paint)
         lines += _left_alone(result, paint)
         lines += _failed(result, paint)
-    lines.append(_counts(result, command))
+    lines.append(counts(result, command))
+    if page is not None:
+        lines.append(f"Page: {paint('place', one_line(page))}")
     lines += [
         f"{'Next: ' if number == 0 else '      '}{paint('head', command_line)}"
         for number, command_line in enumerate(steps)
@@ -199,7 +205,8 @@ def _listed(title: str, noun: str, sites: Sequence[Site], paint: Paint) -> list[
     return lines
 
 
-def _counts(result: RunResult, command: Command) -> str:
+def counts(result: RunResult, command: Command) -> str:
+    """Return how many files became what, in one sentence."""
     looked = f"{_many(result.files, 'Python file')}, {_many(result.candidates, 'candidate')}"
     numbers = [
         (len(result.with_status("changed")), "changed" if command == "apply" else "to change"),
