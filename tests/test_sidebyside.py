@@ -133,6 +133,13 @@ def test_lines_that_are_not_alike_share_a_row_without_marks() -> None:
     ]
 
 
+def test_of_a_deeper_indentation_the_inner_part_is_marked() -> None:
+    assert shown(compared("    f(x)\n", "        f(y)\n")) == [
+        ["    f([x])", "    [    ]f([y])"]
+    ]
+    assert shown(compared("\tf(x)\n", "    f(x)\n")) == [["[\t]f(x)", "[    ]f(x)"]]
+
+
 def test_an_insertion_stands_alone() -> None:
     assert shown(compared("a\nb\n", "a\nnew\nb\n")) == [[None, "new"]]
     assert shown(compared("a\nold\nb\n", "a\nb\n")) == [["old", None]]

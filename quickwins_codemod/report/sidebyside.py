@@ -7,12 +7,13 @@ order. Where lines gave way to others, those that are alike share a row, with th
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 
 from quickwins_codemod.source import SourceError, decode
@@ -218,27 +219,33 @@ def _with_words(old: Line | None, new: Line | None) -> tuple[Line | None, Line |
     """Note in two lines that share a row the words that differ, where the rest is alike."""
     if old is None or new is None:
         return old, new
-    words, new_words = _WORD.findall(old.text), _WORD.findall(new.text)
-    if max(len(words), len(new_words)) > _WORDS:
-        return old, new
     if not _likeness(_weights(old.text), _weights(new.text)):
         return old, new
+    # Of two indentations, the inner part of the deeper one is new.
+    indents = [len(text) - len(text.lstrip()) for text in (old.text, new.text)]
+    words, new_words = (
+        _WORD.findall(text[indent:]) for text, indent in zip((old.text, new.text), indents)
+    )
+    if max(len(words), len(new_words)) > _WORDS:
+        return old, new
+    shared = len(os.path.commonprefix([old.text[: indents[0]], new.text[: indents[1]]]))
     matcher = difflib.SequenceMatcher(None, words, new_words, autojunk=False)
     changes = [code for code in matcher.get_opcodes() if code[0] != "equal"]
     return (
-        replace(old, differs=_spans(old.text, words, [code[1:3] for code in changes])),
-        replace(new, differs=_spans(new.text, new_words, [code[3:5] for code in changes])),
+        replace(old, differs=_spans(old.text, shared, words, [code[1:3] for code in changes])),
+        replace(new, differs=_spans(new.text, shared, new_words, [code[3:5] for code in changes])),
     )
 
 
 def _spans(
-    text: str, words: Sequence[str], changes: Sequence[tuple[int, int]]
+    text: str, shared: int, words: Sequence[str], changes: Sequence[tuple[int, int]]
 ) -> tuple[tuple[int, int], ...]:
-    """Turn ranges of words into ranges of characters; those with a space between become one."""
-    starts = [0]
-    for word in words:
-        starts.append(starts[-1] + len(word))
-    spans: list[tuple[int, int]] = []
+    """Turn ranges of the words below an indentation into ranges of a line's characters.
+
+    shared: so much of the indentation is the same. Ranges with but a space between become one.
+    """
+    starts = list(accumulate(map(len, words), initial=len(text) - sum(map(len, words))))
+    spans = [(shared, starts[0])] if shared < starts[0] else []
     for first, last in changes:
         start, end = starts[first], starts[last]
         if start == end:
