@@ -135,6 +135,12 @@ def test_headings_are_in_order_and_begin_with_one_title(usual: str) -> None:
     assert all(below - above <= 1 for above, below in zip(levels, levels[1:]))
 
 
+def test_an_indentation_is_apart_so_that_a_phone_can_show_less_of_it() -> None:
+    page = render(changed(b"if a:\n    x = 1\n", b"if a:\n    if b:\n        x = 1\n"))
+    assert '<ins><span class="w">    </span><span class="k">if' in page
+    assert '<ins><span class="w">    </span><mark><span class="w">    </span></mark>x' in page
+
+
 def test_it_is_the_same_each_time(sample: RunResult, usual: str) -> None:
     assert review_page.render(sample, all_transforms(), lambda v: f"quickwins {v} .") == usual
 

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from quickwins_codemod.report.sidebyside import Block, Line, Row, Version
 from quickwins_codemod.report.syntax import KINDS, Piece, pieces
 
+_INDENT = "indent"
 #: The class of each kind in the page, short since a page has many thousands.
-CLASSES = dict(zip(KINDS, "kscnfba"))
+CLASSES = dict(zip((*KINDS, _INDENT), "kscnfbaw"))
 #: Letters by their category that show as nothing.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
@@ -30,7 +31,7 @@ class Code:
 
     def of(self, line: Line) -> str:
         """Return the text of a line."""
-        shown = _marked(self._pieces[line.number], line.differs)
+        shown = marked(self._pieces[line.number], line.differs)
         if self._show_endings and line.ending == "\r\n":
             shown += hidden("\r")
         if not line.ending:
@@ -57,21 +58,6 @@ def one_sided(lines: Sequence[Line], code: Code, pointed: int = 0) -> Iterator[s
         kind = ' class="at"' if line.number == pointed else ""
         yield f"<tr><td{kind}>{_number(line)}{code.of(line)}</td></tr>"
     yield "</tbody></table>"
-
-
-def listing(text: str) -> str:
-    """Return a block of code that stands alone, an example; lines of a diff have their colours."""
-    lines = text.split("\n")
-    is_diff = any(line[:1] in ("+", "-") and not line.startswith("--") for line in lines)
-    signs = [line[:1] for line in lines] if is_diff else [""] * len(lines)
-    bare = [line[1:] for line in lines] if is_diff else lines
-    shown = []
-    found = pieces(bare, [range(1, len(bare) + 1)])
-    for number, sign in enumerate(signs, 1):
-        tag = {"-": "del", "+": "ins"}.get(sign)
-        body = sign + _marked(found[number], ())
-        shown.append(f"<{tag}>{body}</{tag}>" if tag else body)
-    return f'<pre class="example">{"<br>".join(shown)}</pre>'
 
 
 def visible(text: str) -> str:
@@ -123,11 +109,11 @@ def _number(line: Line) -> str:
     return f"<b>{line.number}</b>"
 
 
-def _marked(line: Sequence[Piece], differs: Sequence[tuple[int, int]]) -> str:
+def marked(line: Sequence[Piece], differs: Sequence[tuple[int, int]] = ()) -> str:
     """Return the pieces of a line, with the parts that differ in <mark>."""
     borders = [border for span in differs for border in span]
     parts, place, inside = [], 0, False
-    for kind, text in line:
+    for kind, text in _with_indent(line):
         end = place + len(text)
         while True:
             if borders and borders[0] == place:
@@ -140,6 +126,16 @@ def _marked(line: Sequence[Piece], differs: Sequence[tuple[int, int]]) -> str:
             parts.append(_piece(kind, text[len(text) - (end - place) :][: stop - place]))
             place = stop
     return "".join(parts)
+
+
+def _with_indent(line: Sequence[Piece]) -> Iterator[Piece]:
+    """Part the indentation from what follows, since a phone has less room for it."""
+    for number, (kind, text) in enumerate(line):
+        bare = text if number or kind else text.lstrip(" ")
+        if bare != text:
+            yield _INDENT, text[: len(text) - len(bare)]
+        if bare:
+            yield kind, bare
 
 
 def _piece(kind: str | None, text: str) -> str:

@@ -7,7 +7,6 @@ and each code leads to its page, which is in the file too. There is no script in
 from __future__ import annotations
 
 import html
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from quickwins_codemod import __version__, writing
 from quickwins_codemod.report import code_markup, markup, pages, text
 from quickwins_codemod.report.code_markup import Code, visible
 from quickwins_codemod.report.findings import utf8
+from quickwins_codemod.report.prose import explanation, prose
 from quickwins_codemod.report.reasons import Explained, File, Overview, Site
 from quickwins_codemod.report.review_style import STYLE
 from quickwins_codemod.report.text import one_line
-from quickwins_codemod.transform import Code as Page
 from quickwins_codemod.transform import Transform
 from quickwins_codemod.verdict import RunResult, Verdict
 
@@ -27,8 +26,6 @@ from quickwins_codemod.verdict import RunResult, Verdict
 Again = Callable[[str], str]
 
 _STATES = {"applied": "Change", "warning": "Look at", "refused": "Left alone"}
-_LABEL = re.compile(r"([A-Z][\w ]{2,30}):(?=\s|$)")
-_QUOTED = re.compile(r"`([^`]+)`")
 #: So many lines above and below the one that a site is about.
 _AROUND = 1
 
@@ -60,7 +57,7 @@ class _Writer:
 
     def page(self) -> Iterator[str]:
         changed = len(self.run.changed)
-        title = f"{changed:,} {_plural(changed, 'file')} to change" if changed else "Nothing to change"
+        title = f"{_many(changed, 'file')} to change" if changed else "Nothing to change"
         body = [
             '<a class="skip" href="#changes">Skip to the changes</a>',
             *self._header(title),
@@ -112,8 +109,8 @@ class _Writer:
         ]
         for number, noun, said, anchor, size in totals:
             if number:
-                noun = _plural(number, noun)
-                yield f'<li><a href="#{anchor}"><b>{number:,}</b>{noun} {said}</a>{size}</li>'
+                figure, noun = _many(number, noun).split()
+                yield f'<li><a href="#{anchor}"><b>{figure}</b>{noun} {said}</a>{size}</li>'
 
     @staticmethod
     def _size(files: Iterable[File]) -> str:
@@ -140,7 +137,7 @@ class _Writer:
         for rule, title in self._titles():
             codes = [code for code in self.used if self._rule(code) == rule]
             if codes:
-                yield f'<h3>{rule}</h3><p class="faint">{_prose(title)}</p><ul>'
+                yield f'<h3>{rule}</h3><p class="faint">{prose(title)}</p><ul>'
                 for code in codes:
                     yield from self._entry(code)
                 yield "</ul>"
@@ -161,7 +158,7 @@ class _Writer:
         title = self.known[code].title if code in self.known else ""
         yield (
             f'<li id="index-{code}"><details><summary><span class="chip">{code}</span> '
-            f'{_prose(title)} <span class="faint">({len(sites):,} {_plural(len(sites), "place")})</span></summary>'
+            f'{prose(title)} <span class="faint">({_many(len(sites), "place")})</span></summary>'
             '<ul class="places">'
         )
         numbers = Counter[str]()
@@ -230,12 +227,12 @@ class _Writer:
         yield "</section>"
 
     def _told(self, file: File, verdict: Verdict) -> str:
-        hint = f' <span class="hint">{_prose(verdict.hint)}</span>' if verdict.hint else ""
+        hint = f' <span class="hint">{prose(verdict.hint)}</span>' if verdict.hint else ""
         return (
             f'<li class="{verdict.status}"><span class="state">{_STATES[verdict.status]}</span> '
             f"{self._chip(verdict.code)} "
             f'<span class="faint">{html.escape(verdict.rule)}, line {file.line(verdict)}:</span> '
-            f"{_prose(verdict.message)}.{hint}</li>"
+            f"{prose(verdict.message)}.{hint}</li>"
         )
 
     def _chip(self, code: str) -> str:
@@ -248,7 +245,7 @@ class _Writer:
         for verdict in verdicts:
             lines.setdefault((verdict.code, one_line(verdict.message)), []).append(verdict)
         return "; ".join(
-            f"{self._chip(code)} {_prose(message)} ("
+            f"{self._chip(code)} {prose(message)} ("
             + ", ".join(
                 f'<a href="#{file.anchor_of(verdict)}">line {file.line(verdict)}</a>'
                 for verdict in found
@@ -281,16 +278,16 @@ class _Writer:
             shared = _only(site.verdict.message for site in sites)
             hint = _only(site.verdict.hint or "" for site in sites)
             if shared:
-                yield f"<p>{_prose(shared)}.</p>"
+                yield f"<p>{prose(shared)}.</p>"
             if hint:
-                yield f'<p><span class="state">By hand</span>: {_prose(hint)}.</p>'
+                yield f'<p><span class="state">By hand</span>: {prose(hint)}.</p>'
             yield '<ul class="sites">'
             for site in sites:
                 yield from self._site(site, _site_anchor(site, numbers), shared, hint)
             yield "</ul></section>"
 
     def _title(self, code: str) -> str:
-        return _prose(self.known[code].title) if code in self.known else ""
+        return prose(self.known[code].title) if code in self.known else ""
 
     def _site(self, site: Site, anchor: str, shared: str, hint: str) -> Iterator[str]:
         place = visible(site.place)
@@ -298,9 +295,9 @@ class _Writer:
             place = f'<a href="#{site.anchor}">{place}</a>'
         yield f'<li id="{anchor}"><span class="path">{place}</span>'
         if not shared:
-            yield f" {_prose(site.verdict.message)}."
+            yield f" {prose(site.verdict.message)}."
         if not hint and site.verdict.hint:
-            yield f' <span class="hint">{_prose(site.verdict.hint)}</span>'
+            yield f' <span class="hint">{prose(site.verdict.hint)}</span>'
         line, lines = site.file.line(site.verdict), site.file.old.lines
         if 0 < line <= len(lines):
             near = lines[max(0, line - 1 - _AROUND) : line + _AROUND]
@@ -314,7 +311,8 @@ class _Writer:
             return
         yield '<h2 id="done-already">Done already</h2><p>Nothing is to be done at these.</p>'
         for code, sites in by_code.items():
-            yield f'<h3><span class="chip">{code}</span> {self._title(code)}</h3><ul class="places">'
+            yield f'<h3><span class="chip">{code}</span> {self._title(code)}</h3>'
+            yield '<ul class="places">'
             yield from (f'<li class="path">{visible(site.place)}</li>' for site in sites)
             yield "</ul>"
 
@@ -324,15 +322,15 @@ class _Writer:
             return
         yield '<h2 id="pages">What the codes mean</h2><div class="pages">'
         for page in found:
-            yield f'<section class="page" id="{page.code}"><h3><span class="chip">{page.code}</span> '
-            yield f'{_prose(page.title)} <span class="faint">({page.rule})</span></h3>'
-            yield from _explained(page)
+            yield f'<section class="page" id="{page.code}"><h3>'
+            yield f'<span class="chip">{page.code}</span> {prose(page.title)} <span class="faint">({page.rule})</span></h3>'
+            yield from explanation(page)
             yield f'<p><a href="#index-{page.code}">All places of {page.code}</a></p></section>'
         yield "</div>"
 
 
-def _plural(number: int, noun: str) -> str:
-    return noun if number == 1 else f"{noun}s"
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _count(by_code: Mapping[str, Sequence[Site]]) -> int:
@@ -370,29 +368,4 @@ def _notes(file: File) -> Iterator[str]:
     if endings == {"\r\n"}:
         yield "Lines end in CRLF, which stays."
     elif file.has_mixed_endings:
-        yield f"Line endings are mixed; a line that ends in CRLF shows {code_markup.hidden(chr(13))}."
-
-
-def _prose(text_: str) -> str:
-    """Return a sentence of a report; what it quotes in backticks is code."""
-    parts = _QUOTED.split(one_line(utf8(text_)).rstrip("."))
-    return "".join(
-        f"<code>{visible(part)}</code>" if number % 2 else visible(part)
-        for number, part in enumerate(parts)
-    )
-
-
-def _explained(page: Page) -> Iterator[str]:
-    """Return the page of a code: paragraphs, and what is indented as code."""
-    for block in re.split(r"\n{2,}(?=\S)|(?<=\S)\n{2,}(?=    )", page.page):
-        if block.startswith("    "):
-            yield code_markup.listing("\n".join(line[4:] for line in block.rstrip().split("\n")))
-        else:
-            label = _LABEL.match(block)
-            rest = block[label.end() :] if label else block
-            yield f"<p>{f'<b>{label[0]}</b> ' if label else ''}{_sentences(rest)}</p>"
-
-
-def _sentences(paragraph: str) -> str:
-    full_stop = "." if paragraph.rstrip().endswith(".") else ""
-    return _prose(paragraph) + full_stop
+        yield f"Line endings are mixed; one that is CRLF shows as {code_markup.hidden(chr(13))}."

@@ -121,7 +121,7 @@ h4 .chip { font-size: inherit; }
   .totals { grid-template-columns: 1fr 1fr; }
   .code, .code tbody, .code tr, .code td { display: block; }
   .code thead { display: none; }
-  .code td { word-break: break-all; tab-size: 4; }
+  .code td { word-break: break-all; tab-size: 4; } .w { word-spacing: -.3em; }
   .code td { padding-left: 4.4rem; height: auto; min-height: 1.55em; }
   .code b { width: 2.4rem; } .code i { left: 2.75rem; }
   .two td + td { border-left: 0; }
@@ -147,6 +147,6 @@ h4 .chip { font-size: inherit; }
   .hunk, .group li, .page, .totals li { break-inside: avoid; }
   .code tr { break-after: auto; }
   summary, .why, h4 { break-after: avoid; }
-  .places, .pages { columns: 1; }
+  .places, .pages { columns: 1; } .w { word-spacing: normal; }
 }
 """

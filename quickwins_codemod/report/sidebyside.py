@@ -32,9 +32,9 @@ _SPACE = re.compile(r"\s*")
 class Line:
     """One line of one version.
 
-    number: counted from 1, by the newlines that git counts. ending: what closes it, empty at the end
-    of a file that lacks a newline. differs: the parts of the text, by start and end, that the line
-    beside it has not.
+    number: counted from 1, by the newlines that git counts. ending: what closes it, empty at the
+    end of a file that lacks a newline. differs: the parts of the text, by start and end, that the
+    line beside it has not.
     """
 
     number: int
