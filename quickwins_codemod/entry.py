@@ -46,7 +46,7 @@ def nothing_to_do(arguments: list[str]) -> bool:
     if not paths or None in (sys.stdout, sys.stderr):
         return False
     try:
-        return _are_plain(paths) and not _has_a_say() and _are_ruled_out(paths)
+        return _are_plain(paths) and not _has_a_say(paths) and _are_ruled_out(paths)
     except (OSError, ValueError):  # ValueError: NUL in a path
         return False
 
@@ -66,34 +66,50 @@ def _are_plain(paths: list[str]) -> bool:
         if not stat.S_ISREG(found.st_mode) or not found.st_ino or _RUNTIME in path:
             return False
         files.add((found.st_dev, found.st_ino))
-    here = os.path.realpath(os.getcwd())
-    below = here.rstrip(os.sep) + os.sep
-    folders = {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
+    below = _here().rstrip(os.sep) + os.sep
     return len(files) == len(paths) and all(
-        _RUNTIME not in folder and (folder == here or folder.startswith(below))
-        for folder in folders
+        _RUNTIME not in folder and (folder + os.sep).startswith(below)
+        for folder in _folders(paths)
     )
 
 
-def _has_a_say() -> bool:
+def _has_a_say(paths: list[str]) -> bool:
     """Tell whether a pyproject.toml may configure quickwins, or a killed run is to be taken back."""
-    folder, last = os.path.realpath(os.getcwd()), ""
-    while folder != last:
+    here = _here()
+    if any(_is_unfinished(f) for folder in _folders(paths) for f in _up(folder, here)):
+        return True
+    for folder in _up(here):
         data = _read(os.path.join(folder, "pyproject.toml"))
-        state = os.path.join(folder, ".quickwins")
-        if any(word in data for word in _CONFIGURES) or (
-            os.path.lexists(state) and not _is_at_rest(state)
-        ):
+        if any(word in data for word in _CONFIGURES) or _is_unfinished(folder):
             return True
         if os.path.lexists(os.path.join(folder, ".git")):
             break
-        folder, last = os.path.dirname(folder), folder
     return False
 
 
-def _is_at_rest(state: str) -> bool:
-    """Tell whether a folder of the tool's own holds nothing of a run that was killed."""
-    return not _KILLED & {*os.listdir(state)} and bool(_read(os.path.join(state, ".gitignore")))
+def _here() -> str:
+    return os.path.realpath(os.getcwd())
+
+
+def _folders(paths: list[str]) -> set[str]:
+    return {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
+
+
+def _up(folder: str, end: str = "") -> list[str]:
+    """A folder and those above it, below another or up to the top."""
+    found: list[str] = []
+    while folder != end and folder not in found[-1:]:
+        found.append(folder)
+        folder = os.path.dirname(folder)
+    return found
+
+
+def _is_unfinished(folder: str) -> bool:
+    """Tell whether a run may have been killed here; `disk/journal.py` would look closer."""
+    state = os.path.join(folder, ".quickwins")
+    if not os.path.lexists(state):
+        return False
+    return bool(_KILLED & {*os.listdir(state)}) or not _read(os.path.join(state, ".gitignore"))
 
 
 def _are_ruled_out(paths: list[str]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from quickwins_codemod import cli, entry, repository, sieve, transform
+from quickwins_codemod.disk import journal
 from quickwins_codemod.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,8 +192,23 @@ def test_not_where_a_killed_run_left_its_work(here: Path) -> None:
     assert not entry.nothing_to_do(["check", "tool.py"]), "its .gitignore is missing"
     (state / ".gitignore").write_text("*\n")
     assert entry.nothing_to_do(["check", "tool.py"])
-    (state / "pending").mkdir()
-    assert not entry.nothing_to_do(["check", "tool.py"])
+    for name in ("pending", "new", "undone", "trash"):
+        (state / name).mkdir()
+        assert journal.is_unfinished(here) and not entry.nothing_to_do(["check", "tool.py"])
+        (state / name).rmdir()
+    assert not journal.is_unfinished(here) and entry.nothing_to_do(["check", "tool.py"])
+
+
+@pytest.mark.parametrize("folder", ["sub", ".", ".."])
+def test_not_where_a_killed_run_is_on_the_way(
+    folder: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "sub" / "deep").mkdir()
+    (here / "sub" / "deep" / "other.py").write_text(PLAIN)
+    (here / folder / ".quickwins" / "pending").mkdir(parents=True)
+    assert entry.nothing_to_do(["check", "sub/deep/other.py"]) is (folder == "..")
+    monkeypatch.chdir(here / "sub" / "deep")
+    assert entry.nothing_to_do(["check", "other.py"]) is (folder == "..")
 
 
 # What it goes by
