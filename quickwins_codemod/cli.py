@@ -157,12 +157,22 @@ def build(rules: Sequence[Transform]) -> click.Group:
 
     @group.command()
     @reads_tree
+    @click.option(
+        "-i", "--interactive", is_flag=True, help="Ask about each site, and write those taken."
+    )
     @click.option("--allow-dirty", is_flag=True, help="Write to files with unstaged changes, too.")
     @click.pass_context
-    def apply(context: click.Context, allow_dirty: bool, **given: Any) -> int:
+    def apply(
+        context: click.Context, interactive: bool, allow_dirty: bool, **given: Any
+    ) -> int:
         """Write the changes; a second run finds nothing to do."""
+        if interactive:
+            _check_dialogue(context)
         with _alone(rules, given):
-            result = _write(_look(rules, given), allow_dirty, flags.again(context, "apply"))
+            result = _look(rules, given)
+            if interactive:
+                result = _review(rules, given, result, allow_dirty)
+            result = _write(result, allow_dirty, flags.again(context, "apply"))
         _report(context, rules, result, "apply")
         hook_fails = _tell_hook(result)
         if result.errors:
@@ -392,6 +402,34 @@ def _here() -> Path:
         return Path.cwd()
     except OSError:
         raise Refused("the current directory is no longer there", USAGE) from None
+
+
+def _check_dialogue(context: click.Context) -> None:
+    """Refuse to ask where nobody could answer, or where the questions would spoil a report."""
+    if context.params["format"] != "text":
+        raise click.UsageError("--interactive is for people, so --format must be text", context)
+    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)):
+        raise click.UsageError(
+            "--interactive asks questions, so standard input and output must be a terminal", context
+        )
+
+
+def _review(
+    rules: Sequence[Transform], given: dict[str, Any], result: RunResult, allow_dirty: bool
+) -> RunResult:
+    from quickwins_codemod import repository, review
+    from quickwins_codemod.report import paths, prompting
+
+    _, settings = _settings(rules, given)
+    here = paths.from_here(result).outcomes
+    shown = {outcome.path: seen.path for outcome, seen in zip(result.outcomes, here)}
+    person = prompting.Terminal(rules, shown)
+    refused = repository.refusals(result, allow_dirty)
+    result = review.refuse(result, refused, person)
+    root = Path(result.root)
+    result = review.review(result, lambda path: repository.planned(path, root, settings), person)
+    terminal.out("\n")  # between the last answer and the summary
+    return result
 
 
 @contextmanager

@@ -22,7 +22,7 @@ _TAKEN = frozenset(
     " no-cache interactive python root keep seeds ablate amp time-limit restart".split()
 )
 #: Flags that say how one command works, and mean nothing to the one that is typed after it.
-_OWN = {"format", "patch", "workers", "allow_dirty", "html", "restart"}
+_OWN = {"format", "patch", "workers", "allow_dirty", "interactive", "html", "restart"}
 #: How a command that reads a tree can report: for people, then for programs.
 FORMATS = ("text", "json", "sarif", "github", "junit")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,21 @@ class SelfCheckError(Exception):
 
 def process(path: Path, context: Context) -> FileOutcome | None:
     """Look at one file and say what would become of it; None where no rule can apply to it."""
+    found = planned(path, context)
+    if not isinstance(found, Planned):
+        return found
+    try:
+        return found.outcome()
+    except SelfCheckError as error:
+        verdict = Verdict(
+            FILE_RULE, "refused", "QW005", 1, 1, f"the rewrite failed its self-check: {error}",
+            "the file is left as it is; please report it",
+        )
+        return FileOutcome(found.path, "refused", (verdict,), before=found.source.data)
+
+
+def planned(path: Path, context: Context) -> Planned | FileOutcome | None:
+    """Look at one file and say what was found in it; else its outcome, or None, as `process`."""
     relative = path.relative_to(context.root).as_posix()
     data = b""
     try:
@@ -45,12 +61,17 @@ def process(path: Path, context: Context) -> FileOutcome | None:
         transforms = _applicable(data, context.settings)
         if not transforms and not sieve.mentions_opt_out(data):
             return None
-        return _processed(decode(path, data), relative, transforms, context)
+        return _planned(decode(path, data), relative, transforms, context)
     except SourceError as error:
         verdict = Verdict(
             FILE_RULE, "refused", error.code, error.line, error.column, error.message
         )
         return FileOutcome(relative, "error", (verdict,), before=data)
+
+
+def check_text(path: Path, data: bytes) -> None:
+    """Raise SourceError for bytes that Python would not take as this file."""
+    _compiles(decode(path, data).text)
 
 
 def rewrite(text: str, rule: str, options: object) -> tuple[str, tuple[Verdict, ...]]:
@@ -80,9 +101,52 @@ def _applicable(data: bytes, settings: Settings) -> list[Transform]:
     ]
 
 
-def _processed(
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One file with all that was found in it, before it is settled which of that is done."""
+
+    path: str
+    source: Source
+    script: Script
+    findings: tuple[Finding, ...]
+    transforms: tuple[Transform, ...]
+    context: Context
+    neighbours: Neighbours
+
+    def kept(self, declined: Collection[Finding] = ()) -> list[Finding]:
+        """What is left without these findings, and without those that need one of them."""
+
+        def wanted(findings: Iterable[Finding]) -> list[Finding]:
+            return [f for f in findings if not any(f is other for other in declined)]
+
+        return _with_partners(self.findings, wanted) if declined else list(self.findings)
+
+    def outcome(self, declined: Collection[Finding] = ()) -> FileOutcome:
+        """What becomes of the file without these findings; raises SelfCheckError."""
+        source, script, settings = self.source, self.script, self.context.settings
+        findings = self.kept(declined)
+        verdicts = _in_order(findings)
+        if not any(f.edits for f in findings):
+            return FileOutcome(self.path, file_status(verdicts), verdicts, before=source.data)
+        new, edits = _rewritten(script, findings, settings, _importer(source, self.context))
+        try:
+            data = source.encode(new)
+        except UnicodeEncodeError as error:
+            raise SelfCheckError(str(error)) from None
+        if decode(source.path, data).text != new:
+            raise SelfCheckError("the encoding does not hold the new text")
+        left = [f for f in self.findings if not any(f is other for other in findings)]
+        _check(
+            source.text, new, script, findings, edits, self.transforms, settings,
+            self.neighbours, left,
+        )
+        touched = _touched(script, findings, edits)
+        return FileOutcome(self.path, "changed", verdicts, source.data, data, touched)
+
+
+def _planned(
     source: Source, relative: str, transforms: Sequence[Transform], context: Context
-) -> FileOutcome:
+) -> Planned:
     settings = context.settings
     _compiles(source.text)
     neighbours = _neighbours(source, context)
@@ -92,24 +156,8 @@ def _processed(
         t.rule for t in all_transforms()
         if settings.wants_rule(t.rule, (code.code for code in t.codes))
     ]
-    findings = _findings(script, transforms, settings, heard)
-    verdicts = _in_order(findings)
-    if not any(f.edits for f in findings):
-        return FileOutcome(relative, file_status(verdicts), verdicts, before=source.data)
-    try:
-        new, edits = _rewritten(script, findings, settings, _importer(source, context))
-        data = source.encode(new)
-        if decode(source.path, data).text != new:
-            raise SelfCheckError("the encoding does not hold the new text")
-        _check(source.text, new, script, findings, edits, transforms, settings, neighbours)
-    except (SelfCheckError, UnicodeEncodeError) as error:
-        verdict = Verdict(
-            FILE_RULE, "refused", "QW005", 1, 1, f"the rewrite failed its self-check: {error}",
-            "the file is left as it is; please report it",
-        )
-        return FileOutcome(relative, "refused", (verdict,), before=source.data)
-    touched = _touched(script, findings, edits)
-    return FileOutcome(relative, "changed", verdicts, source.data, data, touched)
+    findings = tuple(_findings(script, transforms, settings, heard))
+    return Planned(relative, source, script, findings, tuple(transforms), context, neighbours)
 
 
 def _compiles(text: str) -> None:
@@ -284,8 +332,12 @@ def _check(
     transforms: Sequence[Transform],
     settings: Settings,
     neighbours: Neighbours | None = None,
+    declined: Sequence[Finding] = (),
 ) -> None:
-    """Refuse a text that does not compile, strays from the plan, or is not a fixpoint."""
+    """Refuse a text that does not compile, strays from the plan, or is not a fixpoint.
+
+    declined: what a second run may find, since it was left out on purpose.
+    """
     from quickwins_codemod.selfcheck import stray_line
 
     try:
@@ -296,10 +348,17 @@ def _check(
     if stray is not None:
         raise SelfCheckError(f"line {stray} differs, which was not planned")
     second = _findings(_read(_parse(new), neighbours), transforms, settings)
-    if any(f.edits for f in second):
+    if Counter(_changing(second)) - Counter(_changing(declined)):
         raise SelfCheckError("a second run would change it again")
     applied = {v.rule for f in findings for v in f.verdicts if v.status == "applied"}
     already = {v.rule for f in second for v in f.verdicts if v.status == "already"}
     if not applied <= already:
         missing = ", ".join(sorted(applied - already))
         raise SelfCheckError(f"a second run does not see what was done for {missing}")
+
+
+def _changing(findings: Sequence[Finding]) -> list[frozenset[tuple[str, str, str]]]:
+    """What each finding with edits would do; where it stands shifts when lines above it change."""
+    return [
+        frozenset((v.rule, v.code, v.message) for v in f.applied) for f in findings if f.edits
+    ]

@@ -17,7 +17,7 @@ from quickwins_codemod.verdict import FileOutcome, RunResult, Verdict
 from quickwins_codemod.workers import spread
 
 if TYPE_CHECKING:
-    from quickwins_codemod.pipeline import Context
+    from quickwins_codemod.pipeline import Context, Planned
 
 #: Below so many candidates a pool of processes costs more than it gives.
 MANY = 16
@@ -82,6 +82,21 @@ def run(
         candidates=len(done),
         outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.path)),
     )
+
+
+def planned(path: str, root: Path, settings: Settings) -> Planned | FileOutcome | None:
+    """Look at one file of a run again, up to what is found in it (see pipeline.planned)."""
+    from quickwins_codemod import pipeline
+
+    context = pipeline.Context(root, bundle.locate(root), settings.for_file(path))
+    return pipeline.planned(root / path, context)
+
+
+def refusals(result: RunResult, allow_dirty: bool = False) -> list[FileOutcome]:
+    """Return what `write` would say of the files that it leaves alone; raises WriteError."""
+    from quickwins_codemod import writing
+
+    return writing.refusals(result.outcomes, Path(result.root), allow_dirty)
 
 
 def write(result: RunResult, allow_dirty: bool = False, command: str = "") -> RunResult:

@@ -242,13 +242,15 @@ class RunResult:
     """The outcome of one run over a tree.
 
     files: the number of Python files found; candidates: how many got past the prefilter;
-    outcomes: one for each candidate, each file of the runtime, and each file that failed.
+    outcomes: one for each candidate, each file of the runtime, and each file that failed;
+    declined: how many sites a person did not want, who was asked about each.
     """
 
     root: str
     files: int
     candidates: int
     outcomes: tuple[FileOutcome, ...] = field(default=())
+    declined: int = 0
 
     def with_status(self, *statuses: FileStatus) -> list[FileOutcome]:
         return [o for o in self.outcomes if o.status in statuses]

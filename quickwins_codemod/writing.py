@@ -73,6 +73,23 @@ def apply(
         return _apply(due, root, allow_dirty, command)
 
 
+def refusals(
+    outcomes: Iterable[FileOutcome], root: Path, allow_dirty: bool = False
+) -> list[FileOutcome]:
+    """Return an error outcome for each file that `apply` leaves alone as it is (QW007, QW011)."""
+    # The runtime's files are told from edited ones by their hash, so git is not asked.
+    asked = {root / o.path: o for o in outcomes if o.has_change and o.status != "added"}
+    dirty = set() if allow_dirty else unstaged(root, list(asked))
+    linked = _linked_from_outside(list(asked))
+    found = []
+    for path, outcome in asked.items():
+        if path in dirty:
+            found.append(_refusal(outcome, "QW007", "has changes that are not staged"))
+        elif path in linked:
+            found.append(_refusal(outcome, "QW011", "has another name (a hard link)"))
+    return found
+
+
 def undo(root: Path) -> Undone | None:
     """Take the last run in this root back, None where there is none.
 
@@ -144,23 +161,16 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def _apply(due: Sequence[FileOutcome], root: Path, allow_dirty: bool, command: str) -> WriteReport:
-    report = WriteReport()
+    report = WriteReport(refused=refusals(due, root, allow_dirty))
+    kept = {outcome.path for outcome in report.refused}
     runtime = [outcome for outcome in due if outcome.status == "added"]
     scripts = []
-    # The runtime's files are told from edited ones by their hash, so git is not asked.
-    asked = [root / outcome.path for outcome in due if outcome not in runtime]
-    dirty = set() if allow_dirty else unstaged(root, asked)
-    linked = _linked_from_outside(asked)
     for outcome in due:
         path = _target(root, outcome.path)
         if outcome in runtime:
             if not _is_as_read(path, outcome, root):
                 raise WriteError(f"{outcome.path}: changed meanwhile; nothing was written")
-        elif path in dirty:
-            report.refused.append(_refusal(outcome, "QW007", "has changes that are not staged"))
-        elif path in linked:
-            report.refused.append(_refusal(outcome, "QW011", "has another name (a hard link)"))
-        else:
+        elif outcome.path not in kept:
             scripts.append(outcome)
     stale = [outcome for outcome in scripts if not _is_as_read(root / outcome.path, outcome, root)]
     scripts = [outcome for outcome in scripts if outcome not in stale]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from quickwins_codemod import verdict
 from quickwins_codemod.settings import FILE_RULE, ConfigError, suggest
 from quickwins_codemod.transform import Code, Transform, codes_of
+
+_WHY = re.compile(r"^Why: (.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def page(name: str, rules: Sequence[Transform]) -> str:
@@ -25,6 +28,13 @@ def page(name: str, rules: Sequence[Transform]) -> str:
     known = [FILE_RULE, *(r.rule for r in rules)]
     known += [code.code for code in (*files, *(c for r in rules for c in r.codes))]
     raise ConfigError(f'explain: unknown rule or code "{name}"{suggest(name, known)}')
+
+
+def why(code: str, rules: Sequence[Transform]) -> str:
+    """Return what the page of a rule's code says under `Why:`, on one line; empty without one."""
+    found = next((c for rule in rules for c in rule.codes if c.code == code), None)
+    match = _WHY.search(found.page) if found is not None else None
+    return " ".join(match[1].split()) if match else ""
 
 
 def table(rules: Sequence[Transform]) -> str:

@@ -54,6 +54,11 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def visible(text: str) -> str:
+    """Return a text with the control characters shown that are in it."""
+    return text.translate(_CARETS)
+
+
 class Paint:
     """Colours for one stream: none unless it is a terminal and nobody asked for none."""
 
@@ -74,7 +79,7 @@ class Paint:
         return "".join(self._diff_line(line) + "\n" for line in text.split("\n")[:-1])
 
     def _diff_line(self, line: str) -> str:
-        line = line.removesuffix("\r").translate(_CARETS)
+        line = visible(line.removesuffix("\r"))
         if line.startswith(("diff --git ", "--- ", "+++ ", "new file ")):
             return self("head", line)
         for mark, style in (("@", "place"), ("+", "good"), ("-", "bad"), ("\\", "note")):

@@ -63,6 +63,7 @@ def summary(
     lines: list[str] = []
     if command != "check":
         lines += _changed(result, command, paint)
+        lines += _declined(result, paint)
         lines += _left_alone(result, paint)
         lines += _failed(result, paint)
     lines.append(counts(result, command))
@@ -163,6 +164,16 @@ def _done(outcome: FileOutcome) -> list[str]:
     ]
 
 
+def _declined(result: RunResult, paint: Paint) -> list[str]:
+    if not result.declined:
+        return []
+    return [
+        f"{paint('head', 'Declined')}: {_many(result.declined, 'site')}; the next run finds them"
+        " again",
+        "      `# quickwins: skip` at the end of its line keeps one out of every run",
+    ]
+
+
 def _left_alone(result: RunResult, paint: Paint) -> list[str]:
     kept = [outcome for outcome in result.outcomes if outcome.status != "error"]
     refused = _sites(kept, "refused")
@@ -216,7 +227,7 @@ def counts(result: RunResult, command: Command) -> str:
     ]
     said = [f"{number} {word}" for number, word in numbers if number]
     if not result.changes:
-        said.insert(0, "nothing to change")
+        said.insert(0, "nothing taken" if result.declined else "nothing to change")
     return f"{looked}: {', '.join(said)}."
 
 
