@@ -1,7 +1,8 @@
 """The text of the comment: what is due, the diff, and what was left alone, within GitHub's limit.
 
-What comes from the repository under review stands in fenced blocks, whose fences are longer than any
-run of backticks in them: so no code can end its block, mention anybody or bring markup of its own.
+What comes from the repository under review stands in fenced blocks, whose fences are longer than
+any run of backticks in them: so no code can end its block, mention anybody or bring markup of its
+own.
 """
 
 import re
@@ -40,7 +41,8 @@ def render(report: dict[str, Any], patch: bytes, page: str) -> str:
         lines += ["", f"Left alone, or to look at ({len(look)}):", "", _fenced("text", _cut(look))]
     text = "\n".join(lines) + "\n"
     if len(text.encode()) > LIMIT:  # file names alone; nobody reads so many
-        text = "\n".join([*lines[:2], "", f"There are too many to list; [this run]({page}) has all."]) + "\n"
+        said = f"There are too many to list; [this run]({page}) has all."
+        text = "\n".join([*lines[:2], "", said]) + "\n"
     if not changed:
         return text
     return text + _folded(patch, LIMIT - len(text.encode()), page)
@@ -66,7 +68,8 @@ def _folded(patch: bytes, room: int, page: str) -> str:
     files = re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE)
     diff = b"".join(file for file in files if not _is_runtime(file)).decode("utf-8", "replace")
     shown = "\n".join(line.rstrip("\r") for line in diff.split("\n")).rstrip("\n")
-    note = f"\nThe diff is longer than a comment can be; the artifact of [this run]({page}) is whole.\n"
+    note = "\nThe diff is longer than a comment can be; the artifact of"
+    note += f" [this run]({page}) is whole.\n"
     head, tail = "\n<details><summary>The diff</summary>\n\n", "\n\n</details>\n"
     around = len((head + tail + note).encode()) + 2 * len(_fence(shown)) + len("diff\n\n")
     data = shown.encode()

@@ -1,7 +1,7 @@
 """The step that puts the text into the pull request: one comment, which later runs change in place.
 
-Where the token may not write, as on a pull request from a fork, nothing fails: the job's summary has
-the text already.
+Where the token may not write, as on a pull request from a fork, nothing fails: the job's summary
+has the text already.
 """
 
 import json
@@ -48,7 +48,7 @@ def _login() -> str | None:
 
 
 def _is_ours(found: dict[str, Any], login: str | None) -> bool:
-    """Tell whether an earlier run wrote it: our marker at its start does not do, anybody can copy it."""
+    """Tell whether an earlier run wrote it; our marker alone does not tell, anybody can copy it."""
     author = found.get("user") or {}
     is_author = author.get("type") == "Bot" if login is None else author.get("login") == login
     return is_author and (found.get("body") or "").startswith(comment.MARKER)

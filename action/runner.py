@@ -34,7 +34,8 @@ def work() -> Path:
 
 def environment_python() -> Path:
     """The Python of the environment that quickwins is installed in."""
-    return work().joinpath("venv", *(("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")))
+    way = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    return work() / "venv" / way
 
 
 def say(level: str, message: str) -> None:

@@ -41,7 +41,9 @@ def main() -> None:
                 f"quickwins check, {MANY} files": lambda: run(command, "check", *names),
                 # A flag is enough to take the long way.
                 "the long way, one file": lambda: run(command, "check", names[0], "--workers", "0"),
-                f"the long way, {MANY} files": lambda: run(command, "check", *names, "--workers", "0"),
+                f"the long way, {MANY} files": lambda: run(
+                    command, "check", *names, "--workers", "0"
+                ),
                 "quickwins --help": lambda: run(command, "--help"),
                 "python -c 'import click'": lambda: python("-c", "import click"),
                 "python -c 'import libcst'": lambda: python("-c", "import libcst"),

@@ -74,7 +74,7 @@ def _are_plain(paths: list[str]) -> bool:
 
 
 def _has_a_say(paths: list[str]) -> bool:
-    """Tell whether a pyproject.toml may configure quickwins, or a killed run is to be taken back."""
+    """Tell whether a pyproject.toml may speak of quickwins, or a killed run is to be taken back."""
     here = _here()
     if any(_is_unfinished(f) for folder in _folders(paths) for f in _up(folder, here)):
         return True

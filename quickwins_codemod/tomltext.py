@@ -18,7 +18,7 @@ def parse(text: str) -> dict[str, Any]:
     try:
         import tomllib
     except ImportError:  # Python 3.10
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[no-redef]
 
     return tomllib.loads(text)
 
@@ -62,7 +62,8 @@ def statements(text: str) -> list[Statement]:
 def line_of(text: str, names: Sequence[str]) -> int | None:
     """Return the line of the statement that first speaks of a key, None where none does.
 
-    names: from the top of the document. Of a table it is the line of its header, else of its first key.
+    names: from the top of the document. Of a table it is the line of its header, or of a key in it
+        that comes before.
     """
     table: tuple[str, ...] = ()
     line = 1

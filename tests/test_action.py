@@ -1,4 +1,4 @@
-"""The action for GitHub: its steps run here, on a made repository, against a GitHub made for the test."""
+"""The action for GitHub: its steps run here, on a made repository and an imitation of GitHub."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def script(name: str) -> ModuleType:
 class GitHub:
     """The few addresses of GitHub's API that the action asks, on a port of this machine.
 
-    files: what the pull request changes; refuses: the status that writing is answered with, or None.
+    files: what the pull request changes; refuses: the status that writing is answered with.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Runner:
         for path in (self.repository, self.temp):
             path.mkdir()
         subprocess.run(["git", "init", "-q", str(self.repository)], check=True)
-        (folder / "event.json").write_text('{"pull_request": {"number": 7}}')
+        (folder / "pull_request.json").write_text('{"pull_request": {"number": 7}}')
         self.used: dict[str, dict[str, str]] = {}
         self.log = self.summary = ""
 
@@ -179,8 +179,8 @@ class Runner:
             (self.folder / name).write_text("")
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "INPUT_"))},
-            "GITHUB_ACTION_PATH": str(ROOT), "GITHUB_API_URL": self.api, "RUNNER_TEMP": str(self.temp),
-            "GITHUB_EVENT_PATH": str(self.folder / ("event.json" if event == "pull_request" else "no")),
+            "GITHUB_ACTION_PATH": str(ROOT), "GITHUB_API_URL": self.api,
+            "RUNNER_TEMP": str(self.temp), "GITHUB_EVENT_PATH": str(self.folder / f"{event}.json"),
             "GITHUB_OUTPUT": str(self.folder / "output"), "GITHUB_REPOSITORY": "films/trainer",
             "GITHUB_RUN_ID": "42", "GITHUB_SERVER_URL": "https://github.com",
             "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
@@ -211,8 +211,11 @@ class Runner:
 
         def value(match: re.Match[str]) -> str:
             words = match[1].strip().replace("&&", " and ").replace("||", " or ")
-            found = re.sub(r"[a-z]+(?:\.[\w-]+)+", lambda m: repr(self._look_up(m[0], values)), words)
+            found = re.sub(r"[a-z]+(?:\.[\w-]+)+", named, words)
             return str(eval(found, {"__builtins__": {}}))
+
+        def named(match: re.Match[str]) -> str:
+            return repr(self._look_up(match[0], values))
 
         return re.sub(r"\$\{\{(.*?)\}\}", value, str(text))
 
@@ -296,10 +299,10 @@ def test_each_value_that_a_script_reads_is_given_to_its_step() -> None:
 
 
 def test_one_comment_that_later_runs_change_in_place(runner: Runner, github: GitHub) -> None:
-    github.comments = [
-        {"id": n, "body": "<!-- quickwins-codemod --> copied", "user": {"type": "User", "login": "eve"}}
-        for n in range(99)
-    ]  # one page of GitHub's, all but one
+    eve = {"type": "User", "login": "eve"}
+    github.comments = [  # one page of GitHub's, all but one
+        {"id": n, "body": "<!-- quickwins-codemod --> copied", "user": eve} for n in range(99)
+    ]
     runner.add("jobs/train.py", CANDIDATE)
     runner.add("tool.py", OTHER)
     well, outputs = runner.run()
@@ -458,7 +461,8 @@ def test_nothing_that_quickwins_says_is_a_command_to_the_runner(runner: Runner) 
     well, _ = runner.run(paths="x\n::error::made up")
     assert not well
     stop = re.search(r"^::stop-commands::(\w{32})$", runner.log, re.M)
-    assert stop and runner.log.index(f"::{stop[1]}::", stop.end()) > runner.log.index("no such file")
+    assert stop
+    assert runner.log.index(f"::{stop[1]}::", stop.end()) > runner.log.index("no such file")
 
 
 @pytest.mark.network

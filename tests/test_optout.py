@@ -336,8 +336,9 @@ def test_a_line_beside_which_code_is_set_stays_as_it_is(tmp_path: Path) -> None:
     text = at("            optimizer.step()", "# quickwins: skip[onecycle]")
     outcome = look(text, tmp_path, select=("onecycle",))
     (said,) = remarks(outcome)
-    assert applied(outcome) == ["onecycle"] and "names" in (said.hint or ""), "it says where to put it"
-    assert "optimizer.step()  # quickwins: skip[onecycle]\n            scheduler.step()\n" in after(outcome)
+    assert applied(outcome) == ["onecycle"] and "names" in (said.hint or ""), "says where to put it"
+    step = "optimizer.step()  # quickwins: skip[onecycle]\n            scheduler.step()\n"
+    assert step in after(outcome)
 
 
 def test_a_line_of_what_would_go_or_move_as_a_whole(tmp_path: Path) -> None:
