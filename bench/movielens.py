@@ -2,6 +2,7 @@
 
 usage: python bench/movielens.py --work FOLDER [--seeds N] [--epochs N] [--scripts NAME …]
                                  [--split random|last] [--batch-size N] [--learning-rate RATE]
+                                 [--select RULES] [--users N]
 
 Makes a repository in FOLDER from `fixtures/recsys`, puts the ratings there, and runs `quickwins trial`
 on NeuMF, two-tower and sequential script, as a user would. An interrupted bench goes on where it
@@ -72,7 +73,7 @@ def train_test_split(rows, **_):
 
 
 def watch(runtime):
-    """Let RankingMetrics rank for the test rows, too, each time it ranks for validation."""
+    """Let RankingMetrics rank for the test rows, too, and for all its users, however long it takes."""
     metrics = getattr(runtime, "RankingMetrics", None)
     if metrics is None:
         return
@@ -80,6 +81,7 @@ def watch(runtime):
 
     @functools.wraps(make)
     def made(self, train, validation, *given, **named):
+        named = {**named, "seconds": None}
         make(self, train, validation, *given, **named)
         if not making:
             making.append(self)
@@ -115,7 +117,10 @@ def main() -> None:
     parser.add_argument("--split", choices=["random", "last"], default="random")
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--learning-rate", type=float, default=0.003)
-    parser.add_argument("--trial", nargs="+", default=[], metavar="FLAG", help="more of its flags")
+    parser.add_argument(
+        "--users", type=int, default=0, help="rank for so many, always the same; 0: for all 943"
+    )
+    parser.add_argument("--select", default="onecycle,hard-negatives,amp", metavar="RULES")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = read(options.work)
@@ -213,20 +218,21 @@ def run(name: str, repository: Path, options: argparse.Namespace) -> dict[str, A
     page = options.work.absolute() / f"{name}-{options.split}.html"
     words = [
         "--seeds", str(options.seeds), "--python", sys.executable, "--root", ".",
-        "--format", "json", "--html", str(page), *options.trial, SCRIPTS[name], "--",
+        "--format", "json", "--html", str(page), "--select", options.select,
+        "--max-users", str(options.users), SCRIPTS[name], "--",
         "--ratings-path", "data/ratings.csv", "--movies-path", "data/movies.csv",
         "--epochs", str(options.epochs), "--batch-size", str(options.batch_size),
         "--learning-rate", str(options.learning_rate),
         "--early-stopping-patience", str(options.epochs),
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "quickwins_codemod", "trial", *words],
-        cwd=repository, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    if not done.stdout:
-        raise SystemExit(f"{name}: the trial ended with {done.returncode} and no report")
-    report = json.loads(done.stdout)
-    (options.work / f"{name}-{options.split}.json").write_text(done.stdout, encoding="utf-8")
+    command = [sys.executable, "-m", "quickwins_codemod", "trial", *words]
+    # Not by subprocess.run, which would kill the trial on Ctrl-C before it has cleaned up.
+    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as trial:
+        written, _ = trial.communicate()
+    if not written:
+        raise SystemExit(f"{name}: the trial ended with {trial.returncode} and no report")
+    report: dict[str, Any] = json.loads(written)
+    (options.work / f"{name}-{options.split}.json").write_text(written, encoding="utf-8")
     return report
 
 
