@@ -108,7 +108,7 @@ class Scripted:
     def not_asked(self, path: str, why: str) -> None:
         self.said.append(f"not asked {path}: {why}")
 
-    def edits_later(self, path: str) -> None:
+    def edits_later(self) -> None:
         self.said.append("edits later")
 
     def edit(self, path: str, data: bytes, line: int) -> bytes | None:

@@ -103,12 +103,12 @@ class Terminal:
     def took(self, question: Question) -> None:
         """Say of a site that an earlier `all` has taken it."""
         for site in question.sites:
-            self._say(f"taken: {self._line(site[0])}")
+            self._say(f"{self._line(site[0])} (taken with its rule)")
 
     def cannot(self, site: Site, missing: Sequence[Site]) -> None:
         """Say of a site that it does not hold without some that were declined."""
         needed = ", ".join(f"{s.verdict.code} in line {s.verdict.line}" for s in missing)
-        self._say(f"left out: {self._line(site)}")
+        self._say(f"{self._line(site)} (left out)")
         self._say(f"it does not hold without what you declined: {needed}", "  ")
 
     def at_start(self, path: str) -> None:
@@ -124,9 +124,9 @@ class Terminal:
         """Say why there are no questions about a file."""
         self._say(f"{self._path(path)}: {why}; not asked about")
 
-    def edits_later(self, path: str) -> None:
+    def edits_later(self) -> None:
         """Say when the editor comes."""
-        self._say(f"taken; the editor opens when the last site of {self._path(path)} is answered")
+        self._say("taken; the editor opens when the last site of this file is answered")
 
     def edit(self, path: str, data: bytes, line: int) -> bytes | None:
         """Let the person edit a text; None where it was not saved. Raises EditError."""
