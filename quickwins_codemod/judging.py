@@ -718,7 +718,7 @@ def _notes(trial: Trial, measures: Sequence[Measure], scipy: bool) -> list[str]:
     notes = [*trial.notes]
     if not scipy:
         notes.append(f"no intervals and no verdicts: scipy is not installed ({INSTALL})")
-    if 1 < len(trial.seeds) < 5:
+    if 1 < len(trial.seeds) < 5 and measures:
         notes.append(
             f"{len(trial.seeds)} seeds give wide intervals; five or more show smaller differences"
         )

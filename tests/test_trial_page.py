@@ -9,18 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from test_comparison_page import (
-    EVIL,
-    LIGHT,
-    LOOK,
-    Checker,
-    browse,
-    browser,
-    charts,
-    count,
-    path,
-    pixels,
-)
+from browser import STICKS_OUT, Checker, browse, browser, count, found_in_frame, pixels, probed
+from test_comparison_page import EVIL, LIGHT, LOOK, charts, path
 from test_judging import BASE, SAME, UP, ablated, with_attempts
 from test_trial_report import OWN_BUG, failing
 from trial_helpers import make_trial
@@ -31,8 +21,6 @@ from quickwins_codemod.report import trial_page, trial_text
 from quickwins_codemod.trials import Attempt, Defect, Inapplicable, Trial
 
 pytest.importorskip("scipy")
-
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 
 def page(trial: Trial) -> str:
@@ -207,11 +195,8 @@ def test_curves_are_drawn_of_wins_and_not_of_all_but_each() -> None:
 
 @browser
 def test_the_browser_lays_the_drawings_out(usual: str, tmp_path: Path) -> None:
-    looked_at = POLICY.sub("", usual.replace("<details>", "<details open>"))
-    done = browse(
-        tmp_path, looked_at.replace("</body>", f"{LOOK}</body>"), "--dump-dom",
-        "--window-size=1200,900",
-    )  # fmt: skip
+    opened = probed(usual.replace("<details>", "<details open>"), LOOK)
+    done = browse(tmp_path, opened, "--dump-dom", "--window-size=1200,900")
     (found,) = re.findall(r'data-found="([^"]*)"', done.stdout)
     lines = [line.split("|") for line in found.split(";")]
     for side, colour in LIGHT.items():
@@ -225,17 +210,7 @@ def test_the_browser_lays_the_drawings_out(usual: str, tmp_path: Path) -> None:
 def test_nothing_sticks_out_of_the_page(tmp_path: Path, width: int) -> None:
     long = make_trial(script="a_very_long_folder_of_models/" * 4 + "train.py")
     long = dataclasses.replace(long, command="x" * 300, notes=("y" * 300,), changed=("z" * 300,))
-    inside = POLICY.sub("", page(long).replace("</body>", f"{LOOK}</body>"))
-    (tmp_path / "inside.html").write_text(inside, encoding="utf-8")
-    frame = (
-        f'<iframe src="inside.html" style="width:{width}px;height:900px;border:0"></iframe>'
-        "<script>onload = () => document.body.setAttribute('data-wide',"
-        " document.querySelector('iframe').contentDocument.body.dataset.wide)</script>"
-    )
-    done = browse(
-        tmp_path, frame, "--dump-dom", "--window-size=1400,1000", "--allow-file-access-from-files"
-    )
-    assert re.findall(r'data-wide="([^"]*)"', done.stdout) == ["0"]
+    assert found_in_frame(tmp_path, page(long), width, STICKS_OUT) == "0"
 
 
 #: The colours of an interval that helps and of one that hurts, by colour scheme.

@@ -106,9 +106,11 @@ def _verdicts(judgement: Judgement) -> Iterator[str]:
         + (f": {gone.message}" if gone.message else "")
         for gone in judgement.trial.inapplicable
     ]
-    yield "<h2>Verdicts</h2>"
-    yield '<div class="cases">'
-    for case in trial_text.shown(judgement):
+    cases = trial_text.shown(judgement)
+    if cases:
+        yield "<h2>Verdicts</h2>"
+        yield '<div class="cases">'
+    for case in cases:
         words = ", ".join(
             f'<span class="{_class(outcome)}">{safe(said)}</span>'
             for outcome, said in trial_text.heads(case)
@@ -123,7 +125,8 @@ def _verdicts(judgement: Judgement) -> Iterator[str]:
         if told:
             yield f"<ul>{''.join(f'<li>{markup.unbroken(safe(one))}</li>' for one in told)}</ul>"
         yield "</div>"
-    yield "</div>"
+    if cases:
+        yield "</div>"
     yield from (f"<p>{safe(one)}</p>" for one in gone)
 
 

@@ -73,7 +73,8 @@ def text(
         lines += ["", *(paint("bad", line) for line in wrapped(problem))]
     for whose, log in logs(judgement.trial):
         lines += ["", f"{whose}:", *(f"    {plain(line)}" for line in log)]
-    lines += ["", *_verdicts(judgement, paint, wrapped)]
+    verdicts = [*_verdicts(judgement, paint, wrapped)]
+    lines += ["", *verdicts] if verdicts else []
     lines += _advised(judgement, config, paint, wrapped)
     if judgement.measures:
         lines += ["", *comparison.drawn(_table(judgement), paint, width)]
@@ -121,7 +122,9 @@ def problems(judgement: Judgement) -> list[str]:
         for defect, where in _defects(trial).items()
     ]
     said += _original(trial)
-    said += [f"{_named(attempts)} {how}" for how, attempts in _failures(trial)]
+    for how, attempts in _failures(trial):
+        untold = [a for a in attempts if trial.original is None or a.variant != BASELINE]
+        said += [f"{_named(untold)} {how}"] if untold else []
     if trial.changed:
         said.append(
             "the original tree changed while the trial ran (by the script, or by you):"
@@ -160,7 +163,7 @@ def _original(trial: Trial) -> list[str]:
         return []
     base = next((a for a in trial.of(BASELINE) if a.status == "failed"), None)
     if original.status == "failed":
-        same = base is not None and error(base) == error(original)
+        same = base is not None and _cause(base) == _cause(original)
         after = "ends with the same error" if same or base is None else f"ends with: {error(base)}"
         return [
             f"{trial.script} fails before the rewrite too, by an error of its own: {error(original)}",
@@ -175,10 +178,18 @@ def _original(trial: Trial) -> list[str]:
     return [f"The script as it stands {_ENDED.get(original.status, original.status)}."]
 
 
+def _cause(attempt: Attempt) -> tuple[str, str]:
+    """Return what ended a run, without the line, which a rewrite moves."""
+    failure = attempt.failure
+    return (failure.type, failure.message) if failure else ("", error(attempt))
+
+
 def _failures(trial: Trial) -> Iterator[tuple[str, list[Attempt]]]:
-    """Give how attempts failed, and which did so."""
+    """Give how attempts failed, and which did so; after a failed baseline, no other was run."""
     groups: dict[str, list[Attempt]] = {}
     for attempt in trial.attempts:
+        if trial.original is not None and attempt.status == "pending":
+            continue
         if attempt.status == "failed":
             groups.setdefault(f"failed: {error(attempt)}", []).append(attempt)
         elif attempt.status in _ENDED:
@@ -308,8 +319,12 @@ def _verdicts(
     judgement: Judgement, paint: terminal.Paint, wrapped: Callable[..., list[str]]
 ) -> Iterator[str]:
     for case in shown(judgement):
-        words = ", ".join(paint(_STYLES.get(o, "note"), words) for o, words in heads(case))
-        yield f"{paint('head', plain(named(case)))}: {words}"
+        told = heads(case)
+        whole = wrapped(f"{named(case)}: {', '.join(words for _, words in told)}", "", "    ")
+        if len(whole) == 1:
+            words = ", ".join(paint(_STYLES.get(o, "note"), plain(said)) for o, said in told)
+            whole = [f"{paint('head', plain(named(case)))}: {words}"]
+        yield from whole
         for _, detail in details(case):
             yield from wrapped(detail, "    ", "      ")
         for missing in case.missing:
@@ -328,6 +343,8 @@ def named(case: Case) -> str:
 
 def shown(judgement: Judgement) -> list[Case]:
     """Return the cases to speak of; all but each is told by what it lacks, not by what it did."""
+    if judgement.headline is None and not any(case.differences for case in judgement.cases):
+        return []  # nothing was measured, which is said once
     return [
         c for c in judgement.cases if c.against != BASELINE or not c.variant.startswith(WITHOUT)
     ]
@@ -374,7 +391,8 @@ def _advised(
 def advised(judgement: Judgement) -> list[str]:
     """Say why these rules are recommended, and what was measured of them together."""
     found = judgement.recommendation
-    ordered = sorted(found.advice, key=lambda advice: not advice.keep)
+    advice = found.advice if shown(judgement) else ()
+    ordered = sorted(advice, key=lambda advice: not advice.keep)
     said = [f"{'keep' if a.keep else 'leave'} {a.rule}: {a.reason}" for a in ordered]
     said += found.notes
     case = judgement.case(found.variant)
