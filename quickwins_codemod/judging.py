@@ -589,7 +589,9 @@ def _recommend(trial: Trial, cases: Sequence[Case]) -> Recommendation:
     if not any(c.quality.outcome in _JUDGED for c in cases):
         return Recommendation((), "", tuple(advice))
     by_variant = {case.variant: case for case in cases if case.against == BASELINE}
-    wins = {v.name: frozenset(v.wins) for v in trial.variants}
+    # What had nothing to do, as mixed precision on a CPU, changed nothing of what it ran with.
+    idle = {rule for rule in alone if _idle((rule,), trial.of(alone[rule].variant))}
+    wins = {v.name: frozenset(v.wins) - idle for v in trial.variants}
     kept = frozenset(a.rule for a in advice if a.keep)
     harmful = {rule for rule, case in alone.items() if _harms(case, within.get(rule))}
     earned = [c for name, c in by_variant.items() if _earns(c) and not wins[name] & harmful]
@@ -609,10 +611,14 @@ def _recommend(trial: Trial, cases: Sequence[Case]) -> Recommendation:
     untried = tuple(rule for rule in alone if rule in kept)
     if kept in wins.values():
         untried = ()
-    variant = next((v for v in trial.variants if chosen and v.name == chosen.variant), None)
+    name = chosen.variant if chosen else BASELINE
+    if beside := [
+        rule for v in trial.variants if v.name == name for rule in v.wins if rule in idle
+    ]:
+        notes.append(f"{_and(beside)} ran with these, and did nothing here")
     return Recommendation(
-        (*variant.wins, MEASURING) if variant else (MEASURING,),
-        variant.name if variant else BASELINE,
+        (*(rule for rule in alone if rule in wins[name]), MEASURING),
+        name,
         tuple(advice),
         untried,
         tuple(notes),

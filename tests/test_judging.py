@@ -53,6 +53,12 @@ def with_metrics(trial, change):
     return with_attempts(trial, changed)
 
 
+def exercised(attempt):
+    """The attempt with all its forwards under autocast."""
+    seen = dataclasses.replace(attempt.observation, forwards_autocast=60)
+    return dataclasses.replace(attempt, observation=seen)
+
+
 # Intervals
 
 
@@ -272,10 +278,6 @@ def test_mixed_precision_on_a_cpu_is_not_exercised() -> None:
     assert {ruling.outcome for ruling in case.rulings} == {"no verdict"}
     assert case.quality.reason == "not exercised: no forward pass ran in half precision on cpu"
 
-    def exercised(attempt):
-        seen = dataclasses.replace(attempt.observation, forwards_autocast=60)
-        return dataclasses.replace(attempt, observation=seen)
-
     trial = with_attempts(make_trial({**gains, "amp": (0.1, 0.12, 0.11)}), exercised)
     assert quality(trial, "amp").outcome == "no measurable difference"
 
@@ -469,9 +471,19 @@ def test_all_are_kept_where_each_helps_and_all_do_too() -> None:
 
 
 def test_a_set_that_never_ran_is_named_and_one_that_ran_is_recommended() -> None:
-    found = advised({"onecycle": UP, "hard-negatives": MORE, "amp": DOWN, "all": UP})
+    trial = make_trial(
+        {"baseline": BASE, "onecycle": UP, "hard-negatives": MORE, "amp": DOWN, "all": UP}
+    )
+    found = judge(with_attempts(trial, exercised)).recommendation
     assert found.untried == ("onecycle", "hard-negatives")
     assert found.variant == "hard-negatives" and found.select == ("hard-negatives", "metrics")
+
+
+def test_what_did_nothing_is_not_recommended_with_what_it_ran_beside() -> None:
+    found = advised({"onecycle": UP, "hard-negatives": UP, "amp": BASE, "all": MORE})
+    assert found.variant == "all", "mixed precision changed nothing of it, on a CPU"
+    assert found.select == ("onecycle", "hard-negatives", "metrics") and not found.untried
+    assert found.notes == ("amp ran with these, and did nothing here",)
 
 
 @pytest.mark.parametrize("together", [SAME, DOWN])
