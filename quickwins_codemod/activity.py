@@ -339,7 +339,7 @@ def _metrics(seen: Observation, attempt: Attempt) -> Found:
                 MEASURING, "not-finite", f"{name} was no finite number in {_epochs(lost)}"
             )
     bare = {compare.bare(name) for name in ranking}
-    if seen.logged and bare and not any(key.endswith(tuple(bare)) for key in seen.logged):
+    if seen.logged and bare and not any(name in key for key in seen.logged for name in bare):
         yield Defect(MEASURING, "not-in-wandb", "wandb was given keys, and ndcg@k is none of them")
     if seen.not_finite:
         yield f"wandb was given NaN or infinity for {_some(seen.not_finite)}"

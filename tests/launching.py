@@ -16,7 +16,10 @@ from pathlib import Path
 from quickwins_codemod import trials
 from quickwins_codemod.attempting import LAUNCHER
 
-MODULES = ("numpy", "torch", "pandas")
+MODULES = (
+    "numpy", "torch", "torch._dynamo", "pandas", "sklearn.model_selection", "sklearn.preprocessing",
+    "wandb",
+)  # fmt: skip
 
 #: All four rules apply to it. It fails or hangs before it imports torch, where it is asked to.
 SCRIPT = '''\
