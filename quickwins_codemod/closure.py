@@ -1,7 +1,8 @@
 """Which files of a repository a script imports, directly or through one another.
 
 Read with the standard library's ast, and rather too many than too few: an import in a function or
-under a condition counts, and a name is looked up in every folder that may be on the script's path.
+under a condition counts, and where a script puts folders in front of others on its path, a name is
+looked up in all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ def files(script: Path, root: Path, path: Iterable[Path] = ()) -> list[Path]:
     script, root = script.resolve(), root.resolve()
     known: set[Path] = set()
     waiting = [script]
-    folders = dict.fromkeys([script.parent, *(f.resolve() for f in path), root, root / "src"])
+    first = [script.parent, *(folder.resolve() for folder in path)]
+    last = [root, root / "src"]  # where a package may be that is installed from here
+    added: list[Path] = []
+    shuffled = False
     while waiting:
         file = waiting.pop()
         if file in known:
@@ -32,13 +36,18 @@ def files(script: Path, root: Path, path: Iterable[Path] = ()) -> list[Path]:
         module = _parsed(file)
         if module is None:
             continue
-        folders.update(dict.fromkeys(f.resolve() for _, f in bundle.static_sys_path(module, file)))
+        added += [folder.resolve() for _, folder in bundle.static_sys_path(module, file)]
+        shuffled |= "path.insert(" in ast.unparse(module)
         for name, level in _names(module):
             if level:
                 above = file.parents[min(level, len(file.parents)) - 1]
                 waiting += _found(name, [above], root)
-            else:
-                waiting += _found(name, folders, root)
+                continue
+            for folder in dict.fromkeys([*first, *added, *last]):
+                found = _found(name, [folder], root)
+                waiting += found
+                if found and not shuffled:
+                    break
     return sorted(known)
 
 

@@ -33,6 +33,8 @@ if "--fail" in sys.argv:
     raise RuntimeError("no data there")
 if "--hang" in sys.argv:
     time.sleep(60)
+if "--only-as-it-stands" in sys.argv:
+    sys.exit("rewritten" if "quickwins_" + "runtime" in open(__file__).read() else 0)
 
 import torch
 from torch import nn

@@ -197,6 +197,14 @@ def test_a_folder_that_the_script_puts_on_its_path_counts(tmp_path):
     assert found == ["lib/tools.py", "scripts/train.py"]
 
 
+def test_the_first_folder_on_the_path_wins_unless_others_are_put_in_front(tmp_path):
+    files = {"a__train": "import tools", "a__tools": "", "tools": ""}
+    assert imported(tmp_path, "a/train.py", **files) == ["a/tools.py", "a/train.py"]
+
+    files["a__train"] = "import sys, tools\nsys.path.insert(0, FOLDER)"
+    assert imported(tmp_path, "a/train.py", **files) == ["a/tools.py", "a/train.py", "tools.py"]
+
+
 def test_modules_that_are_imported_by_name_count(tmp_path):
     text = "import importlib\nimportlib.import_module('models.ncf')"
     assert imported(tmp_path, train=text, models__ncf="") == ["models/ncf.py", "train.py"]
