@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -162,7 +163,7 @@ class Plan:
     def run(self, progress: Progress) -> Trial:
         """Run what is to be run. Raises Interrupted, AttemptError, trials.TrialError."""
         place = self.request.place
-        with _only_one(self.folder):
+        with _only_one(self.folder), _ended_as_interrupted():
             trials.write(self.folder, self.trial)
             workspace.remove(self.folder / ORIGINAL)  # of a failure that may be mended by now
             before = workspace.fingerprint(place.root)
@@ -524,6 +525,24 @@ def _only_one(folder: Path) -> Iterator[None]:
         except OSError:
             raise AttemptError("this trial is being run by another process") from None
         yield
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """Let a signal to end (of a scheduler, of a terminal that closes) end the child as well."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {}
+    with suppress(ValueError):  # not the main thread, where no handler can be set
+        before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def run_once(
