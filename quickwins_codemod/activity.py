@@ -134,7 +134,8 @@ def _one_cycle(
             yield f"the script stopped early, after {planned}, so that the cycle was cut"
         else:
             yield _cycle_defect(
-                "schedule-length", f"the cycle has {total} steps, and the optimizer made only {tried}"
+                "schedule-length",
+                f"the cycle has {total} steps, and the optimizer made only {tried}",
             )
     if total >= _FEW_STEPS and cycle.calls:
         yield from _shape(cycle, optimizer, total, skipped, complete)
@@ -158,7 +159,7 @@ def _shape(
         if reached and not _near(optimizer.peak, cycle.peak, 0.25 if total < 50 else 0.05):
             yield _cycle_defect(
                 "peak-height",
-                f"the rate peaked at {optimizer.peak:.3g}, and the cycle's peak is {cycle.peak:.3g}",
+                f"the rate peaked at {optimizer.peak:.3g}, and the cycle has {cycle.peak:.3g}",
             )
         elif reached and abs(optimizer.peak_step - top) > 1 + skipped:
             yield _cycle_defect(
@@ -309,7 +310,9 @@ def _scaling(seen: Observation, partly: bool) -> Found:
         yield Defect(rule, "scaler-not-updated", "scaler.update() was never called")
     elif steps == skipped:
         yield Defect(
-            rule, "all-skipped", f"the scaler skipped all {steps} optimizer steps: nothing was trained"
+            rule,
+            "all-skipped",
+            f"the scaler skipped all {steps} optimizer steps: nothing was trained",
         )
     elif skipped:
         yield (
@@ -335,9 +338,7 @@ def _metrics(seen: Observation, attempt: Attempt) -> Found:
     for name in ranking:
         lost = sum(value is None for value in run.values(name))
         if lost:
-            yield Defect(
-                MEASURING, "not-finite", f"{name} was no finite number in {_epochs(lost)}"
-            )
+            yield Defect(MEASURING, "not-finite", f"{name} was no finite number in {_epochs(lost)}")
     bare = {compare.bare(name) for name in ranking}
     if seen.logged and bare and not any(name in key for key in seen.logged for name in bare):
         yield Defect(MEASURING, "not-in-wandb", "wandb was given keys, and ndcg@k is none of them")

@@ -4,7 +4,7 @@
     plan = prepare(place, arguments, settings, rules, ...)
     trial = plan.run(progress)
 
-The first seed of all variants comes first, then the second, so that a trial which is interrupted has
+The first seed of all variants comes first, then the second, so that a trial that is interrupted has
 compared what it can. What has been done stays done: the same trial goes on where it stopped.
 Verdicts are the matter of `judging.py`.
 """
@@ -117,7 +117,9 @@ def locate(script: str, root: Path | None, cwd: Path) -> Place:
     if not full.is_relative_to(top):
         raise PlaceError(f"--root {root}: {script} is not below it")
     if not cwd.is_relative_to(top):
-        raise PlaceError(f"{script}: belongs to {top}, and it is run in a copy of that; go there first")
+        raise PlaceError(
+            f"{script}: belongs to {top}, and it is run in a copy of that; go there first"
+        )
     if top in (Path(top.anchor), Path.home()):
         raise PlaceError(f"{top} is no repository: name the folder to copy by --root DIR")
     return Place(top, cwd, full.relative_to(top).as_posix(), script)
@@ -201,9 +203,7 @@ class Plan:
             return limit is None or limit > (attempt.seconds or 0.0)
         return attempt.status != "done"
 
-    def _attempt(
-        self, layout: workspace.Layout, moment: Moment, progress: Progress
-    ) -> Attempt:
+    def _attempt(self, layout: workspace.Layout, moment: Moment, progress: Progress) -> Attempt:
         request, variant = self.request, moment.variant
         folder = trials.attempt_folder(self.folder, variant, moment.seed)
         prepared = attempting.prepare(
@@ -569,9 +569,7 @@ def run_once(
         changed = workspace.differences(before, workspace.fingerprint(place.root))
         if not keep:
             workspace.remove(folder)
-    touched = (
-        f"CHANGED while it ran: {', '.join(changed[:3])}" if changed else "was not touched"
-    )
+    touched = f"CHANGED while it ran: {', '.join(changed[:3])}" if changed else "was not touched"
     kept = f"is kept in {prepared.copy}" if keep else "is removed (--keep keeps it)"
     say(f"the original {touched}; the copy {kept}")
     return code

@@ -1,4 +1,4 @@
-"""What a trial is: variants, attempts, what was observed in each; read from and written to a folder.
+"""What a trial is: variants, attempts, what was seen in each; read from and written to a folder.
 
 A trial's folder is `.quickwins/trials/<id>/` below the root of the repository:
 
@@ -142,7 +142,7 @@ class ScheduleSeen:
 
 @dataclass(frozen=True)
 class ScalerSeen:
-    """One gradient scaler. skipped: its steps that did not step the optimizer. scale: at the end."""
+    """One gradient scaler. skipped: its steps that did not step the optimizer. scale: the last."""
 
     kind: str
     enabled: bool = False

@@ -1,4 +1,4 @@
-"""Checks that each win is active: real runs of rewritten scripts, as they are and with one defect."""
+"""Checks that each win is active: runs of rewritten scripts, as they are and with one defect."""
 
 import dataclasses
 import re
@@ -331,7 +331,7 @@ def test_mixed_precision(changes, codes, expected):
             ("QW202",), set(),
         ),
         (
-            MiningSeen(ranking_calls=9, ranking_gradients=9, checked=90, seen=20, expected_seen=4.0),
+            MiningSeen(ranking_calls=9, ranking_gradients=9, checked=90, seen=20, expected_seen=4),
             ("QW202",), {"mined-seen"},
         ),
     ],

@@ -78,7 +78,7 @@ def test_what_a_script_sees_of_itself(copy):
         "raise SystemExit(None)",
         "import argparse; argparse.ArgumentParser(prog='x').parse_args(['--nothing'])",
         "def load():\n    return {}['rating']\n\nload()",
-        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise ValueError('bad') from error",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('bad') from e",
         "raise KeyboardInterrupt" if sys.platform == "win32" else "print('é')",
         "epochs = = 3",
     ],
@@ -166,7 +166,7 @@ GUARDED = {
     "of others": "open('data/a.csv', 'w').write('new')",
     "in a new folder": "import os; os.makedirs('data/sub/deep'); open('data/sub/deep/x', 'w')",
     "folder removed": "import shutil; shutil.rmtree('data')",
-    "data base": "import sqlite3; c = sqlite3.connect('data/a.db'); c.execute('create table t (x)')",
+    "data base": "import sqlite3; sqlite3.connect('data/a.db').execute('create table t (x)')",
 }
 
 
@@ -196,7 +196,9 @@ def test_nothing_is_written_through_a_link(copy, text):
 def test_what_is_added_to_a_linked_file_follows_its_old_content(copy):
     (copy.parent / "original" / "log.txt").write_text("old, ")
     (copy / "log.txt").symlink_to(copy.parent / "original" / "log.txt")
-    (copy / "train.py").write_text("open('log.txt', 'a').write('new'); print(open('log.txt').read())")
+    (copy / "train.py").write_text(
+        "open('log.txt', 'a').write('new'); print(open('log.txt').read())"
+    )
     done = subprocess.run(
         [sys.executable, *launcher(copy), "train.py"], cwd=copy, capture_output=True, text=True
     )
@@ -266,7 +268,9 @@ def draws(tmp_path_factory):
     place = tmp_path_factory.mktemp("draws")
     (place / "train.py").write_text(DRAWS)
     jobs = [Job(place / "plain", place, "train.py", launched=False)]
-    jobs += [Job(place / f"{i}", place, "train.py", seed=seed) for i, seed in enumerate((0, 0, 1, 2))]
+    jobs += [
+        Job(place / f"{i}", place, "train.py", seed=seed) for i, seed in enumerate((0, 0, 1, 2))
+    ]
     done = launch_all(jobs)
     assert [job.code for job in done] == [0] * 5, done[1].err
     return [job.out.splitlines() for job in done]
@@ -315,7 +319,8 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
     jobs = [
         Job(
             tmp_path / f"{number}{launched}", tree, script,
-            (*words, "--output-dir", str(tmp_path / f"models{number}{launched}")), launched=launched,
+            (*words, "--output-dir", str(tmp_path / f"models{number}{launched}")),
+            launched=launched,
         )
         for number, script in enumerate(scripts)
         for launched in (False, True)

@@ -157,7 +157,9 @@ def test_a_script_that_fails_by_itself_is_not_blamed_on_the_rewrite(tree, capsys
     _, trial = only(tree)
 
     assert code == 3 and files(tree) == before
-    assert "fails before the rewrite too, by an error of its own: RuntimeError: no data" in flat(out)
+    assert "fails before the rewrite too, by an error of its own: RuntimeError: no data" in flat(
+        out
+    )
     assert [(a.variant, a.status) for a in trial.attempts if a.status != "pending"] == [
         ("baseline", "failed"),
     ]  # fmt: skip

@@ -94,13 +94,19 @@ def make_attempt(variant: str, seed: int, best: float, arguments=(), **changes) 
     onecycle = "onecycle" in variant or variant == "all"
     observation = Observation(
         optimizers=(
-            OptimizerSeen("Adam", 60, 0.0001, 0.003, 6, 1e-8, ((1, 0.0001), (6, 0.003), (60, 1e-8))),
+            OptimizerSeen(
+                "Adam", 60, 0.0001, 0.003, 6, 1e-8, ((1, 0.0001), (6, 0.003), (60, 1e-8))
+            ),
         ),
         schedules=(
-            ScheduleSeen("OneCycle", ("OneCycle", "OneCycleLR"), 0, 60, 60, 59, 0, 0.003, 1e-8, 0.1),
-        )
-        if onecycle
-        else (),
+            (
+                ScheduleSeen(
+                    "OneCycle", ("OneCycle", "OneCycleLR"), 0, 60, 60, 59, 0, 0.003, 1e-8, 0.1
+                ),
+            )
+            if onecycle
+            else ()
+        ),
         forwards=60,
         eval_forwards=30,
         backwards=60,

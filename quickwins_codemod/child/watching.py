@@ -179,7 +179,8 @@ class Watch:
         if entry is None:
             entry = dict(
                 kind=type(scaler).__name__, enabled=bool(scaler.is_enabled()), scaled=0, unscaled=0,
-                steps=0, skipped=0, updates=0, scale=None, _scale=None, _pending=False, _unscaled=set(),
+                steps=0, skipped=0, updates=0, scale=None,
+                _scale=None, _pending=False, _unscaled=set(),
             )  # fmt: skip
             self._entries[scaler] = entry
             self.scalers.append(entry)
@@ -192,7 +193,9 @@ class Watch:
         entry["_pending"] = entry["enabled"]
         return scale(scaler, *given, **named)
 
-    def _scaler_unscale(self, unscale: Callable[..., Any], scaler: Any, optimizer: Any, *given: Any):
+    def _scaler_unscale(
+        self, unscale: Callable[..., Any], scaler: Any, optimizer: Any, *given: Any
+    ):
         entry = self._scaler(scaler)
         result = unscale(scaler, optimizer, *given)
         entry["unscaled"] += 1
@@ -353,7 +356,9 @@ class Watch:
         entry.counts["mine_calls"] += 1
         if _is_due(entry.counts["mine_calls"]):
             with self.torch.no_grad():
-                entry.look_at_mined(self.torch, negatives, users, drawn, result, named.get("labels"))
+                entry.look_at_mined(
+                    self.torch, negatives, users, drawn, result, named.get("labels")
+                )
         return result
 
     def _ranking_loss(
@@ -475,7 +480,7 @@ class _Mining:
         self.sums["seen"] = self.sums["seen"] + (seen & counted).sum()
 
     def look_at_ranked(self, torch: Any, negatives: Any, users: Any, mined: Any) -> None:
-        """Count what the user has seen, and estimate for how many rows the pool had nothing else."""
+        """Count what the user has seen, and estimate for how many rows there was nothing else."""
         self.counts["checked"] += len(mined)
         self.sums["seen"] = self.sums["seen"] + negatives.seen.contain(users, mined).sum()
         candidates = negatives.candidates

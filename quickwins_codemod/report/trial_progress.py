@@ -72,9 +72,13 @@ class Lines:
         if attempt.status == "done" and run is not None:
             names = sorted(run.epochs[-1].metrics, key=compare.order)
             known = [(n, run.epochs[-1].metrics[n]) for n in names]
-            text += "".join([f", {compare.plain(n)} {v:.4g}" for n, v in known if v is not None][:1])
+            text += "".join(
+                [f", {compare.plain(n)} {v:.4g}" for n, v in known if v is not None][:1]
+            )
         if attempt.failure is not None:
-            text += f", {compare.plain(attempt.failure.type)}: {compare.plain(attempt.failure.message)}"
+            text += (
+                f", {compare.plain(attempt.failure.type)}: {compare.plain(attempt.failure.message)}"
+            )
         if attempt.defects:
             text += f", {len(attempt.defects)} defect{'' if len(attempt.defects) == 1 else 's'}"
         if moment.left and not self.live:
