@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -198,7 +199,9 @@ def test_a_run_that_takes_too_long_is_ended(tree, capsys):
     assert "2 of 2 runs were done before" in capsys.readouterr().err
 
 
-def test_an_interrupted_trial_ends_its_child_and_can_go_on(tree, capsys, monkeypatch):
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_trial_ends_its_child_and_can_go_on(tree, capsys, monkeypatch, number):
     children = []
     plain = attempting._start
 
@@ -207,7 +210,7 @@ def test_an_interrupted_trial_ends_its_child_and_can_go_on(tree, capsys, monkeyp
         return children[-1]
 
     def interrupt(lines, moment):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(attempting, "_start", start)
     monkeypatch.setattr(trial_progress.Lines, "moment", interrupt)
@@ -220,6 +223,22 @@ def test_an_interrupted_trial_ends_its_child_and_can_go_on(tree, capsys, monkeyp
     assert [a.status for a in trial.attempts[:2]] == ["interrupted", "pending"]
     assert not list(folder.rglob("tree"))
     assert "interrupted after 0 of 6 runs; the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no lock there")
+def test_a_trial_is_run_by_one_process_at_a_time(tree, capsys, monkeypatch):
+    import fcntl
+
+    words = ("trial", "train.py", "--select", "onecycle", "--", "--fail")
+    invoke(*words)
+    folder, _ = only(tree)
+    capsys.readouterr()
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert invoke(*words) == 3
+    out, err = capsys.readouterr()
+
+    assert out == "" and err.endswith("this trial is being run by another process\n")
 
 
 def test_a_trial_that_is_started_anew_forgets(tree, capsys):
