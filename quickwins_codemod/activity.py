@@ -40,7 +40,12 @@ def check(variant: Variant, attempt: Attempt) -> tuple[tuple[Defect, ...], tuple
     if seen is None:
         return (), ("the script ended without a word (os._exit?), so that nothing was checked",)
     found: list[Defect | str] = []
-    if not any(optimizer.steps for optimizer in seen.optimizers):
+    if variant.files and seen.imported and not set(variant.files) & set(seen.imported):
+        found.append(
+            f"{variant.name} was not exercised: what it changes ({_some(variant.files)}) was not"
+            " imported with these arguments"
+        )
+    elif not any(optimizer.steps for optimizer in seen.optimizers):
         found.append(
             "no optimizer step was seen in the script's own process, so that only its metrics were"
             " checked"

@@ -328,8 +328,12 @@ def prepare(request: Request) -> Plan:
     for variant in trials.variants(applicable, request.ablate) if applicable else ():
         if variant.name not in rewrites:
             rewrites[variant.name] = rewrite(place, _selecting(request, variant.select))
-        codes = sorted({v.code for _, v in _verdicts(rewrites[variant.name])})
-        variants.append(dataclasses.replace(variant, codes=tuple(codes)))
+        said = list(_verdicts(rewrites[variant.name]))
+        codes = {v.code for _, v in said}
+        files = {path for path, v in said if v.status == "applied" and v.rule in variant.wins}
+        variants.append(
+            dataclasses.replace(variant, codes=tuple(sorted(codes)), files=tuple(sorted(files)))
+        )
     trial = _new(request, variants, inapplicable, rewrites)
     folder = place.root / workspace.HOME / "trials" / trial.id
     return Plan(request, _resumed(trial, folder, request.restart), folder, rewrites)

@@ -50,12 +50,13 @@ class Variant:
     """One form of the script.
 
     select: the rules that are applied to it, `metrics` among them. codes: all that was said of the
-        script and the files it imports, once each.
+        script and the files it imports, once each. files: those that the wins change.
     """
 
     name: str
     select: tuple[str, ...]
     codes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def wins(self) -> tuple[str, ...]:
@@ -191,6 +192,7 @@ class Observation:
         logged more than a thousand times.
     device: where the trained parameters are ("cpu", "cuda"). amp: QUICKWINS_AMP.
     wrote_outside: files that were written outside of the copy.
+    imported: files of the copy that were run, the script among them.
     foreign: modules imported from the original tree, not from its copy.
     problems: what could not be watched, one line each.
     """
@@ -218,6 +220,7 @@ class Observation:
     peak_memory_mb: float | None = None
     peak_gpu_memory_mb: float | None = None
     wrote_outside: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     failure: Failure | None = None

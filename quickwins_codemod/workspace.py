@@ -85,7 +85,7 @@ def layout(root: Path) -> Layout:
             if entry.is_symlink():
                 own.append((path, _target(Path(entry.path), root)))
             elif entry.is_dir():
-                if os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+                if _is_environment(entry.path):
                     continue
                 if _is_bulk(Path(entry.path)):
                     links.append(path)
@@ -192,11 +192,16 @@ def _walk(folder: Path, base: str) -> Iterator[tuple[str, os.stat_result]]:
         if entry.name in _LEFT_OUT:
             continue
         if entry.is_dir(follow_symlinks=False):
-            if not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+            if not _is_environment(entry.path):
                 yield from _walk(Path(entry.path), f"{base}{entry.name}/")
             continue
         with suppress(OSError):
             yield f"{base}{entry.name}", entry.stat(follow_symlinks=False)
+
+
+def _is_environment(folder: str) -> bool:
+    """Tell whether a folder is a virtual environment, or one of conda's."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in ("pyvenv.cfg", "conda-meta"))
 
 
 def _is_bulk(folder: Path) -> bool:

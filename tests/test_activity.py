@@ -356,6 +356,16 @@ def test_metrics_must_reach_the_log_under_any_name():
         assert checks(seen, rules=("metrics",))[0] == expected
 
 
+def test_a_win_that_changes_only_what_is_not_imported_is_not_exercised():
+    seen = dataclasses.replace(SOUND, schedules=(), imported=("train.py", "data.py"))
+    attempt = make_attempt("onecycle", 0, 0.2, observation=seen)
+    for files, told in ((("other.py",), 1), (("other.py", "data.py"), 0)):
+        variant = Variant("onecycle", ("onecycle", "metrics"), ("QW101",), files)
+        defects, notes = activity.check(variant, attempt)
+        assert sum("onecycle was not exercised: what it changes" in n for n in notes) == told
+        assert len(defects) == 1 - told
+
+
 def test_what_was_not_seen_is_said():
     attempt = make_attempt("all", 0, 0.2, observation=None)
     assert "nothing was checked" in activity.check(Variant("all", RULES), attempt)[1][0]

@@ -239,6 +239,7 @@ def test_a_package_on_the_path_of_the_original_is_taken_from_the_copy(copy):
     _, done = both(copy, "import package; print(package.WHERE)", env=environment)
 
     assert done.stdout == "the copy\n" and seen(copy).foreign == ()
+    assert seen(copy).imported == ("src/package.py", "train.py")
 
 
 def test_a_module_of_the_original_that_is_imported_all_the_same_is_noted(copy):

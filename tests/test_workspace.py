@@ -14,7 +14,16 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
 def tree(tmp_path):
     """A repository with code, small and large data, a checkpoint, an environment and git."""
     root = tmp_path / "around" / "project"
-    for folder in ("src", "data", "empty", ".git", "wandb/run", "env/bin", "src/__pycache__"):
+    for folder in (
+        "src",
+        "data",
+        "empty",
+        ".git",
+        "wandb/run",
+        "env/bin",
+        "src/__pycache__",
+        "conda/conda-meta",
+    ):
         (root / folder).mkdir(parents=True)
     (root / "train.py").write_text("import src.model\n")
     (root / "src" / "model.py").write_text("WIDTH = 8\n")

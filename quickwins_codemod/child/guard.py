@@ -57,12 +57,27 @@ class Guard:
 
     def found(self) -> dict[str, Any]:
         """Return what the observation says of files and modules."""
-        foreign = [
-            name
+        # Not by getattr: a module that imports others when it is asked for a name would do so now.
+        found = {
+            name: getattr(module, "__dict__", {}).get("__file__")
             for name, module in list(sys.modules.items())
-            if self._is_original(getattr(module, "__file__", None) or "")
-        ]
-        return {"wrote_outside": list(self.outside), "foreign": sorted(foreign)[:_MOST]}
+        }
+        files = {
+            name: os.path.realpath(path)
+            for name, path in found.items()
+            if isinstance(path, str) and os.path.isabs(path)
+        }
+        foreign = [name for name, path in files.items() if self._is_original(path)]
+        imported = {
+            os.path.relpath(path, self.copy).replace(os.sep, "/")
+            for path in files.values()
+            if _is_below(path, self.copy)
+        }
+        return {
+            "wrote_outside": list(self.outside),
+            "imported": sorted(imported),
+            "foreign": sorted(foreign)[:_MOST],
+        }
 
     def before_write(self, path: Any, flags: int = os.O_WRONLY) -> None:
         """Let a file be written: what is a link to the original becomes a copy first.
