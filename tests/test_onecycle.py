@@ -722,6 +722,36 @@ def test_the_import_stands_under_the_last_import(tmp_path):
     ) in after
 
 
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (
+            "from quickwins_runtime import autocast, GradScaler  # of an earlier run\n",
+            "from quickwins_runtime import GradScaler, OneCycle, autocast  # of an earlier run\n",
+        ),
+        (
+            "from quickwins_runtime import autocast as half\n",
+            "from quickwins_runtime import OneCycle, autocast as half\n",
+        ),
+        (
+            "from quickwins_runtime import (\n    GradScaler,  # scales\n    autocast,\n)\n",
+            "from quickwins_runtime import (\n    GradScaler,  # scales\n    autocast,\n)\n"
+            "from quickwins_runtime import OneCycle\n",
+        ),
+        (
+            "from .quickwins_runtime import autocast\n",
+            "from .quickwins_runtime import autocast\nfrom quickwins_runtime import OneCycle\n",
+        ),
+    ],
+    ids=["one line", "under another name", "over several lines", "of another package"],
+)
+def test_an_import_of_an_earlier_run_takes_the_name(tmp_path, present, expected):
+    last = "from torch.utils.data import DataLoader, TensorDataset\n"
+    outcome = helpers.assert_complete(PLAIN.replace(last, last + present), tmp_path)
+
+    assert last + expected + "\nx = " in helpers.new_text(outcome)
+
+
 def test_an_import_of_the_old_schedule_alone_goes_and_one_that_is_shared_stays(tmp_path):
     schedule = "StepLR(optimizer, 2)"
     alone = by_epoch(schedule).replace(

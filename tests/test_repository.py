@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -209,3 +210,21 @@ def test_few_candidates_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> No
     assert repository._worth(repository.MANY) == 1
     assert repository._worth(24) == 3
     assert repository._worth(10_000) == 8
+
+
+def test_wins_applied_one_after_the_other_share_one_import(tmp_path: Path) -> None:
+    sample = Path(__file__).resolve().parent.parent / "fixtures" / "recsys"
+    found = []
+    for runs in ((), ("amp", "metrics", "hard-negatives", "onecycle")):
+        root = tmp_path / "-".join(["root", *runs])
+        shutil.copytree(sample, root, ignore=shutil.ignore_patterns("__pycache__"))
+        for select in ((),) if not runs else tuple((rule,) for rule in runs):
+            repository.write(look(root, Settings(select=select)))
+        texts = {p.relative_to(root): p.read_text() for p in root.glob("**/*.py")}
+        found.append({
+            path: [line for line in text.split("\n") if line.startswith("from quickwins_runtime")]
+            for path, text in texts.items()
+            if "quickwins_runtime" not in path.parts
+        })
+    assert found[0] == found[1]
+    assert sum(map(len, found[0].values())) == 7

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, RemoveImport, target
+from quickwins_codemod.edits import Edit, InsertAfter, InsertBefore, RemoveImport, Replace, target
 from quickwins_codemod.script.facts import Script
 from quickwins_codemod.script.tree import Tree, statements_of
 
@@ -41,7 +41,7 @@ def import_edit(
 ) -> Edit | None:
     """The insertion of `from origin import names`, after the imports that a reader sees first.
 
-    line: a sys.path line that must stand above; after_line: the line of the script's own that puts
+    Where an earlier run has put such a line there, that one takes the names. line: a sys.path line that must stand above; after_line: the line of the script's own that puts
     the runtime's folder on the path, or 0.
     """
     tree = script.tree
@@ -53,6 +53,11 @@ def import_edit(
             wanted.append(name if bound == name else f"{name} as {bound}")
     if not wanted:
         return None
+    earlier = _earlier_import(tree, origin, edits)
+    if earlier is not None and line is None:
+        have = [tree.code(alias).rstrip(", ") for alias in earlier.names]
+        merged = sorted({*have, *wanted}, key=lambda text: text.split()[0])
+        return Replace(earlier, f"from {origin} import {', '.join(merged)}")
     code = [f"from {origin} import {', '.join(wanted)}"]
     anchor = _anchor(tree, edits, after_line)
     if line is not None:
@@ -65,10 +70,33 @@ def import_edit(
     return InsertBefore(first, text)
 
 
+def _earlier_import(tree: Tree, origin: str, edits: Sequence[Edit]) -> cst.ImportFrom | None:
+    """The import of the runtime on one line, at module level above the first thing that uses it."""
+    first_use = _first_use(tree, edits)
+    for statement in statements_of(tree.module):
+        if tree.order[statement] >= first_use:
+            return None
+        if (
+            isinstance(statement, cst.ImportFrom)
+            and not isinstance(statement.names, cst.ImportStar)
+            and statement.module is not None
+            and tree.code(statement.module) == origin
+            and not statement.relative
+            and statement.lpar is None
+            and len(set(tree.span(statement))) == 1
+        ):
+            return statement
+    return None
+
+
+def _first_use(tree: Tree, edits: Sequence[Edit]) -> int:
+    uses = [e for e in edits if not isinstance(e, RemoveImport)]
+    return min((tree.order[_top(tree, target(e))] for e in uses), default=0)
+
+
 def _anchor(tree: Tree, edits: Sequence[Edit], after_line: int) -> cst.CSTNode | None:
     """The last import at module level above the first thing that uses the runtime."""
-    uses = [e for e in edits if not isinstance(e, RemoveImport)]
-    first_use = min((tree.order[_top(tree, target(e))] for e in uses), default=0)
+    first_use = _first_use(tree, edits)
     anchor: cst.CSTNode | None = None
     for index, statement in enumerate(statements_of(tree.module)):
         if tree.order[statement] >= first_use:
