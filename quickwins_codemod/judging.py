@@ -220,6 +220,19 @@ class Case:
     def quality(self) -> Ruling:
         return self.ruling("quality")
 
+    @property
+    def worse(self) -> tuple[Difference, ...]:
+        """What is measurably worse at the best epoch, taken by itself, where quality is not."""
+        if self.quality.outcome not in ("helps", "no measurable difference"):
+            return ()
+        return tuple(
+            found
+            for found in self.differences
+            if found.when == "best" and found.low is not None and found.high is not None
+            if (found.better == "higher" and found.high < 0)
+            or (found.better == "lower" and found.low > 0)
+        )
+
 
 @dataclass(frozen=True)
 class Advice:

@@ -209,6 +209,19 @@ def test_all_but_each_are_told_by_what_they_lack() -> None:
     assert "\nall-but-onecycle:" not in said and "  all, less all-but-onecycle" in said
 
 
+def test_what_a_gain_costs_elsewhere_is_said() -> None:
+    def change(attempt: Attempt, metrics: dict) -> dict:
+        rmse = 0.9 + 0.01 * attempt.seed + (attempt.variant == "all") * (0.1 + 0.002 * attempt.seed)
+        return {**metrics, "val_rmse": rmse, "coverage": 0.5 - 0.1 * (attempt.variant == "all")}
+
+    said = flat(with_metrics(make_trial(), change))
+    told = "worse at that epoch, each taken by itself: val_rmse +11.2 % [+10.7, +11.8]"
+    assert said.count("worse at that epoch") == 1 and told in said
+    assert said.index("all: helps quality") < said.index(told)
+    cases = report(with_metrics(make_trial(), change))["comparisons"]
+    assert [case["worse_besides"] for case in cases] == [[], [], ["val_rmse"]]
+
+
 def test_a_change_from_zero_is_told_as_it_is() -> None:
     zero = with_metrics(
         two(BASE, (0.2, 0.21, 0.19)),

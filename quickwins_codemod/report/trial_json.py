@@ -38,6 +38,7 @@ def as_object(judgement: Judgement, config: str) -> dict[str, Any]:
         `win` is the one rule that they differ by, null where it is several. A difference has its
         `pairs`, their `mean`, `spread`, and its 95 % `interval`, null where none is known; `percent`
         and `percent_interval` are of the mean before, null where that is 0.
+        `worse_besides` names what is measurably worse at the best epoch where quality is not.
     recommendation: `select` for the configuration, the `variant` that ran with just that, and the
         lines of `config`; null where nothing can be recommended. `untried`: rules that each earned
         their place and were never run together.
@@ -123,6 +124,7 @@ def _case(case: Case) -> dict[str, Any]:
         "verdicts": {ruling.aspect: _ruling(ruling) for ruling in case.rulings},
         "differences": [_difference(found) for found in case.differences],
         "time_to_quality": [_plain(dataclasses.asdict(one)) for one in case.reached],
+        "worse_besides": [found.name for found in case.worse],
         "missing": list(case.missing),
         "failed_alone": case.broke,
         "defects": [_plain(dataclasses.asdict(defect)) for defect in case.defects],

@@ -116,6 +116,7 @@ def _verdicts(judgement: Judgement) -> Iterator[str]:
             for outcome, said in trial_text.heads(case)
         )
         told = [said for _, said in trial_text.details(case)]
+        told += filter(None, [trial_text.price(case)])
         told += [f"without {missing}" for missing in case.missing]
         told += filter(None, [trial_text.reaching(case, judgement.headline)])
         yield (

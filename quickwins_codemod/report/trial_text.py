@@ -327,6 +327,8 @@ def _verdicts(
         yield from whole
         for _, detail in details(case):
             yield from wrapped(detail, "    ", "      ")
+        if said := price(case):
+            yield from wrapped(said, "    ", "      ")
         for missing in case.missing:
             yield from wrapped(f"without {missing}", "    ", "      ")
         if reached := reaching(case, judgement.headline):
@@ -334,6 +336,12 @@ def _verdicts(
     for gone in judgement.trial.inapplicable:
         why = f" ({gone.code}: {gone.message})" if gone.code else ""
         yield from wrapped(f"{gone.rule}: changes nothing in this script{why}", "", "    ")
+
+
+def price(case: Case) -> str:
+    """Name what is worse where quality is not, such as an error of the ratings beside a ranking."""
+    told = [f"{comparison.label(found.name)} {change(found)}" for found in case.worse]
+    return f"worse at that epoch, each taken by itself: {', '.join(told)}" if told else ""
 
 
 def named(case: Case) -> str:
