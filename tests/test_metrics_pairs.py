@@ -13,10 +13,15 @@ import subprocess
 import sys
 
 import black
+import launching
 import metrics_helpers as metrics
 import pytest
 from helpers import place_runtime
 from renamer import renamed
+
+from quickwins_codemod import pipeline
+from quickwins_codemod.settings import Settings
+from quickwins_codemod.transform import all_transforms
 
 torch = pytest.importorskip("torch")
 
@@ -370,3 +375,24 @@ def test_every_code_that_refuses_has_a_file_that_shows_it():
 
 def test_every_input_has_an_output():
     assert [name(p) for p in sorted(metrics.PAIRS.glob("*.out.py"))] == [name(p) for p in INPUTS]
+
+
+def test_what_validation_draws_stays_apart_from_what_training_mines(tmp_path):
+    """Both loops use the same names, and `negative = negatives.mine(...)` reads what it sets."""
+    total = "total += -nn.functional.logsigmoid(model(user, positive)).mean().item()"
+    assert launching.SCRIPT.count(total) == 1
+    drawn = (
+        "negative = torch.randint(0, ITEMS, (len(user),), device=device)\n"
+        "                difference = model(user, positive) - model(user, negative)\n"
+        "                total += -nn.functional.logsigmoid(difference).mean().item()"
+    )
+    path = tmp_path / "train.py"
+    path.write_text(launching.SCRIPT.replace(total, drawn))
+    settings = Settings(
+        rules={t.rule: t.options_type() for t in all_transforms()},
+        select=("metrics", "hard-negatives"),
+    )
+    outcome = pipeline.process(path, pipeline.Context(tmp_path, tmp_path, settings))
+
+    applied = {v.code for v in outcome.verdicts if v.status == "applied"}
+    assert applied == {"QW201", "QW403"}, [(v.code, v.message) for v in outcome.verdicts]

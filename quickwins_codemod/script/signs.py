@@ -87,7 +87,8 @@ class Signs:
         if variable in bound:
             return bound[variable]
         found = self.names.assignments.get(variable, ())
-        signs = []
+        signs: list[int | None] = []
+        own: list[cst.BaseExpression] = []
         for assignment in found:
             if assignment.value is None:
                 value = getattr(assignment.statement, "value", None)
@@ -104,9 +105,11 @@ class Signs:
                 whole = self.of(assignment.value.func.value, bound, depth + 1)
                 signs.append(whole if assignment.index == self.part else 0 if whole else whole)
             elif self._reads(assignment.value, variable):
-                signs.append(self._self_sum(assignment.value, variable, bound, depth))
+                own.append(assignment.value)
             else:
                 signs.append(self.of(assignment.value, bound, depth + 1))
+        start = _together(signs)
+        signs += [self._self_sum(value, variable, bound, depth, start) for value in own]
         return _together(signs)
 
     def _is_cut(self, value: cst.BaseExpression) -> bool:
@@ -122,11 +125,21 @@ class Signs:
         return any(self.names.variable(n) == variable for n in names_in(node))
 
     def _self_sum(
-        self, value: cst.BaseExpression, variable: Variable, bound: Mapping[Variable, int | None], depth: int
+        self,
+        value: cst.BaseExpression,
+        variable: Variable,
+        bound: Mapping[Variable, int | None],
+        depth: int,
+        start: int | None,
     ) -> int | None:
-        """`loss = loss + term` and `loss = loss / k`: the sign of what is added."""
+        """`loss = loss + term` and `loss = loss / k`: the sign of what is added.
+
+        start: the variable's sign by its other assignments.
+        """
         inner = dict(bound)
         inner[variable] = 0
+        if start == 0 == self.of(value, inner, depth + 1):
+            return 0  # `ids = mine(ids)`: nothing that is asked for goes in
         own = Signs(
             self.tree, self.names, self.rising, {*self.variables, variable}, self.part
         ).of(value, bound, depth + 1)
