@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from quickwins_codemod import repository, workspace
+from quickwins_codemod.disk.atomic import WriteError
 from quickwins_codemod.verdict import RunResult
 
 LAUNCHER = Path(__file__).with_name("child") / "launcher.py"
@@ -166,7 +167,10 @@ def run_here(prepared: Prepared) -> int:
 
 
 def _rewrite(result: RunResult, copy: Path) -> None:
-    written = repository.write(dataclasses.replace(result, root=str(copy)), allow_dirty=True)
+    try:
+        written = repository.write(dataclasses.replace(result, root=str(copy)), allow_dirty=True)
+    except WriteError as error:
+        raise AttemptError(str(error)) from None
     for outcome in written.outcomes:
         if outcome.status == "error" and any(v.code == "QW009" for v in outcome.verdicts):
             raise AttemptError(f"{outcome.path}: changed meanwhile; start again")

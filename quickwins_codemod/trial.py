@@ -37,6 +37,9 @@ from quickwins_codemod import (
     workspace,
 )
 from quickwins_codemod.attempting import AttemptError, Place
+from quickwins_codemod.discovery import STATE
+from quickwins_codemod.disk.atomic import WriteError
+from quickwins_codemod.disk.journal import state_folder
 from quickwins_codemod.interpreters import Interpreter
 from quickwins_codemod.settings import Rule, Settings, suggest
 from quickwins_codemod.trials import (
@@ -335,7 +338,7 @@ def prepare(request: Request) -> Plan:
             dataclasses.replace(variant, codes=tuple(sorted(codes)), files=tuple(sorted(files)))
         )
     trial = _new(request, variants, inapplicable, rewrites)
-    folder = place.root / workspace.HOME / "trials" / trial.id
+    folder = place.root / STATE / "trials" / trial.id
     return Plan(request, _resumed(trial, folder, request.restart), folder, rewrites)
 
 
@@ -391,7 +394,7 @@ def _resumed(trial: Trial, folder: Path, restart: bool) -> Trial:
     if not (folder / "trial.json").exists():
         return trial
     old = trials.read(folder)
-    workspace.ignore(folder.parent.parent)
+    _state_folder(folder.parents[2])
     found = tuple(trials.read_attempt(folder, a.variant, a.seed) for a in trial.attempts)
     return dataclasses.replace(trial, started=old.started, changed=old.changed, attempts=found)
 
@@ -513,10 +516,19 @@ class _Records:
         return len(run.epochs), None
 
 
+def _state_folder(root: Path) -> Path:
+    try:
+        return state_folder(root)
+    except WriteError as error:
+        raise AttemptError(str(error)) from None
+    except OSError as error:
+        raise AttemptError(f"{root / STATE}: cannot be written: {error.strerror}") from None
+
+
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Keep a second process from running the same trial. Raises AttemptError."""
-    workspace.ignore(folder.parent.parent)
+    _state_folder(folder.parents[2])
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         try:
@@ -558,8 +570,7 @@ def run_once(
     say: Callable[[str], None],
 ) -> int:
     """Run the rewritten script once in a copy, and return its exit code. Raises AttemptError."""
-    home = place.root / workspace.HOME
-    workspace.ignore(home)
+    home = _state_folder(place.root)
     folder = home / "copies" / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
     records = Path(os.environ.get("QUICKWINS_RUNS") or home / "runs").absolute()
     before = workspace.fingerprint(place.root)

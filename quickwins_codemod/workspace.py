@@ -16,9 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from quickwins_codemod.discovery import SKIPPED, SUFFIXES
+from quickwins_codemod.discovery import SKIPPED, STATE, SUFFIXES
 
-HOME = ".quickwins"
 #: Files up to this size are copied: code, configuration, small data and what a script rewrites.
 SMALL = 2**20
 #: A folder with more files than this, and no code in it, is linked as a whole.
@@ -116,14 +115,6 @@ def differences(before: Mapping[str, object], after: Mapping[str, object]) -> li
     return sorted(p for p in before.keys() | after.keys() if before.get(p) != after.get(p))
 
 
-def ignore(home: Path) -> None:
-    """Make `.quickwins/` and keep it out of git."""
-    home.mkdir(parents=True, exist_ok=True)
-    ignored = home / ".gitignore"
-    if not ignored.exists():
-        ignored.write_text("*\n", encoding="utf-8")
-
-
 def remove(place: Path) -> None:
     """Remove a copy; links are removed, and what they lead to is not."""
 
@@ -177,7 +168,7 @@ def _in_copy(path: str, root: Path, copy: Path) -> str | None:
         return None
     real = Path(os.path.realpath(path)) if os.path.exists(path) else Path(os.path.normpath(path))
     for full in (Path(os.path.normpath(path)), real):
-        if full.is_relative_to(root) and not full.is_relative_to(root / HOME):
+        if full.is_relative_to(root) and not full.is_relative_to(root / STATE):
             inside = copy / full.relative_to(root)
             return f"{inside}{os.sep}" if path.endswith(os.sep) else str(inside)
     return None

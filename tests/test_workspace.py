@@ -163,11 +163,6 @@ def test_the_environment_leads_into_the_copy_where_that_has_it(tree, tmp_path):
     }
 
 
-def test_the_folder_of_the_tool_is_kept_out_of_git(tmp_path):
-    workspace.ignore(tmp_path / ".quickwins")
-    assert (tmp_path / ".quickwins" / ".gitignore").read_text() == "*\n"
-
-
 # What a script imports
 
 
