@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from git_helpers import CANDIDATE, OTHER
 
 yaml = pytest.importorskip("yaml")
 pytestmark = [
@@ -29,22 +30,6 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 STEPS = ACTION["runs"]["steps"]
-CANDIDATE = """\
-import torch
-
-def train(model, loader, epochs):
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for epoch in range(epochs):
-        for inputs, targets in loader:
-            optimizer.zero_grad()
-            torch.nn.functional.mse_loss(model(inputs), targets).backward()
-            optimizer.step()
-
-if __name__ == "__main__":
-    data = torch.utils.data.TensorDataset(torch.ones(8, 2), torch.ones(8, 1))
-    train(torch.nn.Linear(2, 1), torch.utils.data.DataLoader(data), 3)
-"""
-OTHER = "def double(number):\n    return 2 * number\n"
 
 
 def script(name: str) -> ModuleType:

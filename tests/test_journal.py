@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import git_helpers
 import psutil
 import pytest
+from git_helpers import git
 
 from quickwins_codemod import cli, writing
 from quickwins_codemod.disk import journal
@@ -52,16 +54,7 @@ for epoch in range(3):
 
 @pytest.fixture(autouse=True)
 def plain_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-
-
-def git(folder: Path, *words: str) -> str:
-    command = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", *words]
-    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout
+    git_helpers.hide_settings(monkeypatch)
 
 
 def in_child(action: Callable[[], object], kill_at: int = 0) -> int:

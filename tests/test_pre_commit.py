@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from git_helpers import CANDIDATE, OTHER
 
 from quickwins_codemod import bundle
 
@@ -25,22 +26,6 @@ PACKAGE = (
     "pyproject.toml", "README.md", "LICENSE", ".pre-commit-hooks.yaml", "quickwins_codemod",
     "transforms", "runtime",
 )  # fmt: skip
-CANDIDATE = """\
-import torch
-
-def train(model, loader, epochs):
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for epoch in range(epochs):
-        for inputs, targets in loader:
-            optimizer.zero_grad()
-            torch.nn.functional.mse_loss(model(inputs), targets).backward()
-            optimizer.step()
-
-if __name__ == "__main__":
-    data = torch.utils.data.TensorDataset(torch.ones(8, 2), torch.ones(8, 1))
-    train(torch.nn.Linear(2, 1), torch.utils.data.DataLoader(data), 3)
-"""
-OTHER = "def double(number):\n    return 2 * number\n"
 RUNTIME = " ".join(f"{bundle.PACKAGE}/{name}" for name in bundle.runtime_files())
 
 

@@ -8,7 +8,9 @@ import stat
 import subprocess
 from pathlib import Path
 
+import git_helpers
 import pytest
+from git_helpers import git
 
 from quickwins_codemod import writing
 from quickwins_codemod.verdict import FileOutcome, FileStatus
@@ -22,15 +24,7 @@ ODD += [os.fsdecode(b"\xff.py")]
 
 @pytest.fixture(autouse=True)
 def plain_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-
-
-def git(folder: Path, *words: str) -> None:
-    command = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", *words]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    git_helpers.hide_settings(monkeypatch)
 
 
 def repository(folder: Path, *names: str) -> Path:
