@@ -452,6 +452,21 @@ def test_runs_are_taken_back_one_after_the_other_and_only_the_last_ten(tmp_path:
     assert writing.undo(tmp_path) is None and path.read_bytes() == b"2"
 
 
+@pytest.mark.parametrize("damage", ["gone", "other"])
+def test_old_bytes_that_are_damaged_are_not_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    repository = Repository(tmp_path, 3)
+    repository.apply()
+    saved = next((tmp_path / ".quickwins/applied/000001").glob("*.before"))
+    saved.unlink() if damage == "gone" else saved.write_bytes(b"other\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli.invoke(["undo"]) == cli.FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{saved.name}: is not what d" in line
+    assert tree(tmp_path) == repository.new
+
+
 def test_undo_takes_back_the_latest_run_at_above_and_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,7 +109,7 @@ class Journal:
         return [entry.path for entry in self._entries if entry.path and entry.before is None]
 
     def reversed(self) -> list[Change]:
-        """Return the changes that take this run back."""
+        """Return the changes that take this run back. Raises WriteError."""
         numbered = enumerate(self._entries)
         return [Change(e.path, self._bytes(e), self._old(n)) for n, e in numbered if e.path]
 
@@ -180,7 +180,7 @@ class Journal:
                 result.restored.append(entry.path)
             else:
                 result.edited.append(entry.path)
-        except OSError:
+        except (OSError, WriteError):
             result.failed.append(entry.path)
 
     def _set(self, entry: _Entry, data: bytes | None) -> None:
@@ -213,9 +213,16 @@ class Journal:
         return atomic.contents(self.root / entry.real) if entry.path else None
 
     def _old(self, number: int) -> bytes | None:
-        if self._entries[number].before is None:
+        entry = self._entries[number]
+        if entry.before is None:
             return None
-        return (self.folder / f"{number}.before").read_bytes()
+        data = atomic.contents(self.folder / f"{number}.before")
+        if _hash(data) != entry.before:
+            raise WriteError(
+                f"{self.folder / f'{number}.before'}: is not what {entry.path} held before; it"
+                " cannot be restored from there"
+            )
+        return data
 
     def _is_torn(self, number: int, now: bytes | None) -> bool:
         if now is None:
