@@ -358,10 +358,11 @@ def _script(
     rules: Sequence[Transform], given: dict[str, Any]
 ) -> tuple[Place, Settings, Interpreter]:
     """Find the script, what is in force for it, and the Python that runs it."""
-    from quickwins_codemod import interpreters, trial
+    from quickwins_codemod import discovery, interpreters, trial
 
     try:
         place = trial.locate(given["script"], given["root"], _here())
+        _recover(list(discovery.folders_with_state(place.root, above=True)))
         settings = configuration.load(place.root, rules, flags.take(rules, given))
         return place, settings, interpreters.find(given["python"], place.root)
     except (trial.PlaceError, interpreters.InterpreterError) as error:

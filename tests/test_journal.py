@@ -250,7 +250,11 @@ def test_the_next_command_takes_back_what_a_kill_left(
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "m")
     old = tree(tmp_path)
-    for command in (["diff", "."], ["check", "sub/a.py"], ["apply", "sub"], ["undo"], ["undo", "sub"]):
+    commands = (
+        ["diff", "."], ["check", "sub/a.py"], ["apply", "sub"], ["undo"], ["undo", "sub"],
+        ["run", "sub/a.py", "--python", "none"], ["trial", "sub/a.py", "--python", "none"],
+    )  # fmt: skip
+    for command in commands:
         # From the top or from the folder: the run that was killed had another root than the next.
         for root in (".", "sub"):
             assert in_child(lambda r=root: cli.invoke(["apply", r]), kill_at=30) == -signal.SIGKILL
