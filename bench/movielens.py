@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -226,8 +227,12 @@ def run(name: str, repository: Path, options: argparse.Namespace) -> dict[str, A
         "--early-stopping-patience", str(options.epochs),
     ]  # fmt: skip
     command = [sys.executable, "-m", "quickwins_codemod", "trial", *words]
+    # Two-tower imports its split above the line that puts the repository on its path.
+    environment = {**os.environ, "PYTHONPATH": str(repository.absolute())}
     # Not by subprocess.run, which would kill the trial on Ctrl-C before it has cleaned up.
-    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as trial:
+    with subprocess.Popen(
+        command, cwd=repository, env=environment, stdout=subprocess.PIPE, text=True
+    ) as trial:
         written, _ = trial.communicate()
     if not written:
         raise SystemExit(f"{name}: the trial ended with {trial.returncode} and no report")
@@ -254,8 +259,8 @@ def table(reports: dict[str, dict[str, Any]], popular: float) -> list[str]:
         for variant in report["variants"]:
             values = {(value["name"], value["at"]): value for value in variant["values"]}
             shown = TEST if values.get((TEST, "best"), {}).get("n") else VALIDATION
-            found = values[shown, "best"]
-            if not found["n"]:
+            found = values.get((shown, "best"))
+            if found is None or not found["n"]:  # no run of it came to its end
                 lines.append(f"| {name} | {variant['name']} | 0 | | | | | | |")
                 continue
             cells = [

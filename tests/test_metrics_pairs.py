@@ -396,3 +396,14 @@ def test_what_validation_draws_stays_apart_from_what_training_mines(tmp_path):
 
     applied = {v.code for v in outcome.verdicts if v.status == "applied"}
     assert applied == {"QW201", "QW403"}, [(v.code, v.message) for v in outcome.verdicts]
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.name)
+def test_what_is_ranked_is_seen_after_the_other_rules_too(path, tmp_path):
+    """All rules at once: the self-check reads the result again, and finds what each has done."""
+    copy = tmp_path / "train.py"
+    copy.write_bytes(path.read_bytes())
+    settings = Settings(rules={t.rule: t.options_type() for t in all_transforms()})
+    outcome = pipeline.process(copy, pipeline.Context(tmp_path, tmp_path, settings))
+
+    assert outcome.status == "changed", [(v.code, v.message) for v in outcome.verdicts]

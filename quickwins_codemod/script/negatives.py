@@ -565,6 +565,8 @@ class _Reader:
             name = self.tree.code(node.func)
             if name in ("torch.matmul", "torch.mm") and len(node.args) == 2:
                 return node.args[0].value, node.args[1].value
+            if name.endswith(".mask_in_batch") and node.args:  # the runtime's, of an earlier run
+                return self._matrix(node.args[0].value, depth + 1)
         value = self._assigned_here(node)
         return self._matrix(value, depth + 1) if value is not None else None
 
