@@ -471,6 +471,27 @@ def test_old_bytes_that_are_damaged_are_not_restored(
     assert tree(tmp_path) == repository.new
 
 
+def test_a_file_edited_during_the_run_is_no_part_of_what_undo_takes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Repository(tmp_path, 3)
+    replace = os.replace
+
+    def edited_meanwhile(source: str, target: Path) -> None:
+        replace(source, target)
+        if Path(target).name == "f0.py":
+            (tmp_path / "d1/f1.py").write_bytes(b"mine\n")
+
+    with monkeypatch.context() as during:
+        during.setattr(os, "replace", edited_meanwhile)
+        report = writing.apply(repository.outcomes, tmp_path)
+    assert [outcome.path for outcome in report.refused] == ["d1/f1.py"]
+    assert writing.undo(tmp_path) is not None
+    now = tree(tmp_path)
+    assert now.pop("d1/f1.py")[0] == b"mine\n"
+    assert now == {name: held for name, held in repository.old.items() if name != "d1/f1.py"}
+
+
 def test_undo_takes_back_the_latest_run_at_above_and_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

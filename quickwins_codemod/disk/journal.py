@@ -92,7 +92,7 @@ class Journal:
         except (KeyError, TypeError):
             raise _no_journal(folder) from None
         # It may have come with a repository: nothing in it leads out of the root.
-        names = [self.word, *self._folders, *(entry.real for entry in self._entries)]
+        names = [*self._folders, *(entry.real for entry in self._entries if entry.real)]
         if not self.word.isalnum() or any(_leads_out(root, name) for name in names):
             raise WriteError(f"{folder}: names files outside {root}; move it away")
 
@@ -121,7 +121,7 @@ class Journal:
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Leave changes out that were not made."""
-        for number in sorted(numbers, reverse=True):
+        for number in numbers:
             # Its old bytes go by number, so the place stays.
             self._entries[number] = _Entry("", "", None, None)
         data = _read(self.folder)
