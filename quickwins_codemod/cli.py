@@ -115,18 +115,8 @@ def build(rules: Sequence[Transform]) -> click.Group:
 
     @group.command()
     @reads_tree
-    @click.option(
-        "--patch",
-        type=click.Path(path_type=Path, readable=False),
-        metavar="FILE",
-        help="Write what `git apply` takes to FILE, too.",
-    )
-    @click.option(
-        "--html",
-        type=click.Path(path_type=Path, readable=False),
-        metavar="FILE",
-        help="Write a page to review the changes by to FILE, too.",
-    )
+    @flags.writes_file("--patch", "Write what `git apply` takes to FILE, too.")
+    @flags.writes_file("--html", "Write a page to review the changes by to FILE, too.")
     @click.pass_context
     def diff(
         context: click.Context, patch: Path | None, html: Path | None, **given: Any
@@ -168,7 +158,7 @@ def build(rules: Sequence[Transform]) -> click.Group:
         """Write the changes; a second run finds nothing to do."""
         if interactive:
             _check_dialogue(context)
-        with _alone(rules, given):
+        with _alone(given):
             result = _look(rules, given)
             if interactive:
                 result = _review(rules, given, result, allow_dirty)
@@ -221,12 +211,7 @@ def build(rules: Sequence[Transform]) -> click.Group:
     @click.argument("baseline")
     @click.argument("optimized")
     @flags.finds_runs
-    @click.option(
-        "--html",
-        type=click.Path(path_type=Path, readable=False),
-        metavar="FILE",
-        help="Write a page with table and curves to FILE, too.",
-    )
+    @flags.writes_file("--html", "Write a page with table and curves to FILE, too.")
     def compare(baseline: str, optimized: str, html: Path | None, **given: Any) -> int:
         """Show two tracked runs side by side: metrics, speed, memory and the change.
 
@@ -276,12 +261,7 @@ def build(rules: Sequence[Transform]) -> click.Group:
         "--restart/--resume",
         help="Forget what was done of this trial, or go on with it.  [default: resume]",
     )
-    @click.option(
-        "--html",
-        type=click.Path(path_type=Path, readable=False),
-        metavar="FILE",
-        help="Write a page with verdicts, table and curves to FILE, too.",
-    )
+    @flags.writes_file("--html", "Write a page with verdicts, table and curves to FILE, too.")
     @click.option(
         "--write-config",
         is_flag=True,
@@ -388,13 +368,17 @@ def _look(rules: Sequence[Transform], given: dict[str, Any]) -> RunResult:
         raise Refused(str(error), USAGE) from None
 
 
-def _settings(rules: Sequence[Transform], given: dict[str, Any]) -> tuple[Path, Settings]:
+def _root(given: dict[str, Any]) -> Path:
     from quickwins_codemod import discovery
 
     try:
-        root = discovery.project_root(given["paths"], _here())
+        return discovery.project_root(given["paths"], _here())
     except discovery.PathError as error:
         raise Refused(str(error), USAGE) from None
+
+
+def _settings(rules: Sequence[Transform], given: dict[str, Any]) -> tuple[Path, Settings]:
+    root = _root(given)
     return root, configuration.load(root, rules, flags.take(rules, given))
 
 
@@ -434,13 +418,12 @@ def _review(
 
 
 @contextmanager
-def _alone(rules: Sequence[Transform], given: dict[str, Any]) -> Iterator[None]:
+def _alone(given: dict[str, Any]) -> Iterator[None]:
     """Keep other writers out from the first look at the files to the last byte."""
     from quickwins_codemod import writing
 
-    root, _ = _settings(rules, given)
     try:
-        with writing.locked(root):
+        with writing.locked(_root(given)):
             yield
     except writing.WriteError as error:
         raise Refused(str(error), FAILED) from None

@@ -84,6 +84,12 @@ def runs_script(rules: Sequence[Transform]) -> Callable[[Any], Any]:
     return decorate
 
 
+def writes_file(flag: str, text: str) -> Callable[[Any], Any]:
+    """Return the option of a command that writes a file, too."""
+    kind = click.Path(path_type=Path, readable=False)
+    return click.option(flag, type=kind, metavar="FILE", help=text)
+
+
 def finds_runs(command: Any) -> Any:
     """Decorate a command with what says where runs are looked for, and how they are shown."""
     for parameter in reversed([*_places(), _format(("text", "json"))]):

@@ -132,7 +132,7 @@ def run(*files: Made, person: Scripted) -> RunResult:
         FileOutcome(f.path, "changed", (), b"old", IMPORT, tuple(
             Touched(frozenset(), x.verdicts) for x in f.findings if x.edits)) for f in files
     ]  # fmt: skip
-    result = RunResult("/root", len(files), len(files), (*outcomes, RUNTIME))
+    result = RunResult("/repository", len(files), len(files), (*outcomes, RUNTIME))
     reviewed = review.review(result, made.__getitem__, person)
     assert not person.answers and not person.edits and not person.mendings
     return reviewed
@@ -213,7 +213,7 @@ def test_quit_keeps_what_was_taken_and_looks_at_no_other_file() -> None:
     outcomes = [file.outcome() for file in files]
     last.asked.clear()
     result = review.review(
-        RunResult("/root", 3, 3, (*outcomes, RUNTIME)),
+        RunResult("/repository", 3, 3, (*outcomes, RUNTIME)),
         {file.path: file for file in files}.__getitem__, person,
     )  # fmt: skip
     assert (taken(result), taken(result, "b.py"), taken(result, "c.py")) == ("ab", "d", "")
@@ -231,7 +231,7 @@ def test_a_runtime_that_nothing_taken_imports_is_not_added() -> None:
 def test_files_that_cannot_be_written_are_not_asked_about() -> None:
     person = Scripted("y")
     files = [Made("a.py", "a"), Made("b.py", "d", imports=False)]
-    result = RunResult("/root", 2, 2, (*(file.outcome() for file in files), RUNTIME))
+    result = RunResult("/repository", 2, 2, (*(file.outcome() for file in files), RUNTIME))
     verdict = Verdict("file", "refused", "QW007", 1, 1, "has changes that are not staged")
     refused = FileOutcome("a.py", "error", (verdict,))
     left = review.refuse(result, [refused], person)
@@ -243,7 +243,7 @@ def test_files_that_cannot_be_written_are_not_asked_about() -> None:
 
 def test_a_file_that_changed_since_the_run_is_what_it_is_now() -> None:
     person = Scripted("")
-    result = RunResult("/root", 2, 2, (Made("a.py", "a").outcome(), Made("b.py", "a").outcome()))
+    result = RunResult("/repository", 2, 2, (Made("a.py", "a").outcome(), Made("b.py", "a").outcome()))
     error = FileOutcome("a.py", "error", (Verdict("file", "refused", "QW001", 1, 1, "broken"),))
     done = review.review(result, lambda path: error if path == "a.py" else None, person)
     assert done.outcomes == (error, FileOutcome("b.py", "unchanged"))
