@@ -218,6 +218,11 @@ def _negatives(seen: Observation, codes: set[str]) -> Found:
                 f"all {calls} calls fell into the warm-up of {mining.warmup_steps}, where negatives"
                 " stay random: hard ones were not exercised"
             )
+        elif calls and mining.stayed_random:
+            yield (
+                f"the model's AUC was {mining.statistics['auc']:.2f} at the end, and negatives stay"
+                f" random below {mining.warmup_auc:g} (warmup-auc): hard ones were not exercised"
+            )
         elif mining.mine_calls and mining.checked and not mining.replaced:
             yield Defect(
                 rule,

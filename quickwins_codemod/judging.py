@@ -530,8 +530,7 @@ def _idle(wins: Sequence[str], attempts: Sequence[Attempt]) -> str:
         device = seen[0].device or "this device"
         return f"not exercised: no forward pass ran in half precision on {device}"
     mining = [one for o in seen for one in o.mining]
-    warming = [0 < m.mine_calls + m.ranking_calls <= m.warmup_steps for m in mining]
-    if tuple(wins) == ("hard-negatives",) and mining and all(warming):
+    if tuple(wins) == ("hard-negatives",) and mining and all(m.stayed_random for m in mining):
         return "not exercised: the run was no longer than the warm-up, where negatives are random"
     return ""
 

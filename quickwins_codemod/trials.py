@@ -172,11 +172,20 @@ class MiningSeen:
     ranking_gradients: int = 0
     mask_calls: int = 0
     warmup_steps: int = 0
+    warmup_auc: float = 0.0
     checked: int = 0
     replaced: int = 0
     seen: int = 0
     expected_seen: float = 0.0
     statistics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def stayed_random(self) -> bool:
+        """Whether it was never over its warm-up, or no longer at the end."""
+        if 0 < self.mine_calls + self.ranking_calls <= self.warmup_steps:
+            return True
+        found = self.statistics
+        return found.get("random_share") == 1.0 and found.get("auc", 1.0) < self.warmup_auc
 
 
 @dataclass(frozen=True)

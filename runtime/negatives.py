@@ -5,6 +5,9 @@ seen, the model scores it, and the best scored ones are trained on as negatives.
 negative sampling (Zhang et al., "Optimizing Top-N Collaborative Filtering via Dynamic Negative
 Item Sampling", SIGIR 2013; Shi et al., "On the Theories Behind Hard Negative Sampling", WWW 2023).
 The pool is small on purpose: the best of a large one are mostly items that the user would like.
+
+Negatives stay random until the model ranks better than by chance. Trained on the hardest from the
+start, many models learn to give all items one score (Schroff et al., "FaceNet", CVPR 2015, 3.2).
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ Encoders = Sequence[Callable[[Tensor], Any]]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 _GAP_EVERY = 16  # calls of mine() between two that score the positives too, for the statistics
-_STATISTICS = ("score_gap", "random_share", "validation_positives")
+_AUC_EVERY = 16  # calls between two that look at the AUC, after the first ones
+_AUC_FIRST = 64  # calls at first, each of which looks at it
+_AUC_DECAY = 0.95  # per call, of its moving average
+_STATISTICS = ("score_gap", "auc", "random_share", "validation_positives")
 
 
 def _no_attribute_error(method: _Method) -> _Method:
@@ -64,6 +70,10 @@ class HardNegatives:
         random_share: Share of the negatives that stay random, 0 to 1. Unset: 0 for one negative,
             half for several. For one negative it is a probability.
         warmup_steps: So many calls at first leave the negatives random.
+        warmup_auc: Negatives are random, too, while the model's AUC is below this, 0 to 1: the
+            share of positives that it ranks above a random unseen item, a moving average over
+            batches. 0 takes hard ones at once. Without positives there is nothing to go by, and
+            hard ones are taken.
         positives: Rows whose item `ranking_loss` ranks above the mined one: "all", or "liked" for
             those that are rated at least as high as the batch is on average.
         scale: What `ranking_loss` multiplies score differences with; 20 was measured on bounded
@@ -92,6 +102,7 @@ class HardNegatives:
         top_share: float = 0.0,
         random_share: float | None = None,
         warmup_steps: int = 0,
+        warmup_auc: float = 0.75,
         positives: str = "all",
         scale: float = 20.0,
         validation: Any = None,
@@ -104,6 +115,7 @@ class HardNegatives:
         self.top_share = _share("top_share", top_share)
         self.random_share = None if random_share is None else _share("random_share", random_share)
         self.warmup_steps = _count("warmup_steps", warmup_steps, 0)
+        self.warmup_auc = _share("warmup_auc", warmup_auc)
         self.positives = positives
         self.scale = float(scale)
         self.max_rows = _count("max_rows", max_rows, 1)
@@ -117,6 +129,8 @@ class HardNegatives:
         self._by_history: bool | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
         self._totals: Tensor | None = None
+        self._auc: Tensor | None = None  # weighted sum and weight: float32 [2]
+        self._calls_at_auc = 0
 
     @functools.cached_property
     def seen(self) -> Interactions:
@@ -201,12 +215,13 @@ class HardNegatives:
             _require_one_each("label", labels, drawn)
             rows, own = rows.repeat_interleave(own.shape[1], 0), own.reshape(-1, 1)
             negative = labels.to(rows.device).reshape(-1) == 0
+            ranked = (rows[~negative], own[~negative])
             if positives is not None:
                 _require_one_each("positive", positives, drawn)
-                positives = positives.reshape(-1)[negative]
+                positives, ranked = positives.reshape(-1)[negative], None
             result = own.clone()
             result[negative] = self._mine(
-                model, rows[negative], own[negative], positives, score, encode
+                model, rows[negative], own[negative], positives, score, encode, ranked
             )
         else:
             result = self._mine(model, rows, own, positives, score, encode)
@@ -253,9 +268,12 @@ class HardNegatives:
         if not len(users):
             return torch.zeros((), device=users.device, requires_grad=True)
         with torch.no_grad():
-            mined, counts, is_random = self._unseen(model, users, items, score, encode)
+            is_liked = None
             if self.positives == "liked":
-                counts = counts & (ratings >= ratings.float().mean()).reshape(-1)
+                is_liked = (ratings >= ratings.float().mean()).reshape(-1)
+            mined, counts, is_random = self._unseen(model, users, items, is_liked, score, encode)
+            if is_liked is not None:
+                counts = counts & is_liked
         scorer = _Scorer(model, score, encode if score is None and not callable(model) else None)
         both = scorer.flat(torch.cat([users, users]), torch.cat([items, mined]))
         positive, negative = both.chunk(2)
@@ -304,9 +322,11 @@ class HardNegatives:
         """What was mined since the last call, for the log; empty if nothing was.
 
         "negatives/score_gap": mean score of a positive minus that of its mined negative, where
-        positives were given; `mine` looks at every 16th batch. "negatives/random_share": share of
-        the negatives that are the random draw or a random pick. "negatives/validation_positives":
-        share of the mined items that are held-out interactions of their user.
+        positives were given; `mine` looks at every 16th batch. "negatives/auc": share of positives
+        that the model ranks above a random unseen item, in the batches that `warmup_auc` goes by.
+        "negatives/random_share": share of the negatives that are the random draw or a random pick.
+        "negatives/validation_positives": share of the mined items that are held-out interactions of
+        their user.
 
         In a distributed run the numbers are of all processes, and all of them must call this: a
         call by one alone waits for the others.
@@ -375,8 +395,12 @@ class HardNegatives:
         positives: Tensor | None,
         score: Scorer | None,
         encode: Encoders | None,
+        ranked: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Negatives [R, k] in place of the random ones."""
+        """Negatives [R, k] in place of the random ones.
+
+        `ranked` are rows and one positive item each, where `positives` does not say them.
+        """
         low, high = self._range  # of the script's own draw, where it is known
         self._check(rows, own, int(low or 0), None if high is None else int(high))
         count = own.shape[1]
@@ -394,13 +418,16 @@ class HardNegatives:
                     "there must be the same number for each row"
                 )
             positives = positives.to(rows.device).reshape(len(rows), -1)
+            ranked = (rows, positives)
         with _evaluating(rows.device, model, score, encode):
             scorer = _Scorer(model, score, encode, self.max_rows)
             pool, scores = self._scored_pool(scorer, rows, own, size)
+            is_ready = self._is_ready(scorer, rows.device, ranked)
             looks_at_gap = positives is not None and self._calls_noted % _GAP_EVERY == 0
             best = scorer(rows, positives).mean(1, keepdim=True) if looks_at_gap else None
-        masked = self._masked(rows, pool, scores, positives, count)
+        masked = self._masked(rows, pool, self._ordered(scores, is_ready), positives, count)
         chosen, is_random = self._choose(masked, count)
+        is_random = is_random | ~is_ready
         usable = (masked > -math.inf).any(1, keepdim=True)
         mined = torch.where(usable, pool.gather(1, chosen), own)
         gap = None if best is None else best - scores.gather(1, chosen)
@@ -438,10 +465,14 @@ class HardNegatives:
         if count > 1:
             excluded |= _repeated(pool)
         scores = scores.masked_fill(excluded, -math.inf)
-        if rows.dim() == 2:
-            seen = _is_among(pool, rows, self.max_rows)
-        elif count > 1 or self.top_share or self.random_share or rows.device.type != "cpu":
-            seen = self.seen.contain(rows.unsqueeze(1), pool)
+        if (
+            rows.dim() == 2
+            or count > 1
+            or self.top_share
+            or self.random_share
+            or rows.device.type != "cpu"
+        ):
+            seen = self._have_seen(rows, pool)
         else:
             # Only the best is wanted, which is one of the two best for nearly all rows: a CPU is
             # slow to look up all.
@@ -451,6 +482,53 @@ class HardNegatives:
             left = best_seen.all(1)
             seen[left] = self.seen.contain(rows[left].unsqueeze(1), pool[left])
         return scores.masked_fill(seen, -math.inf)
+
+    def _have_seen(self, rows: Tensor, pool: Tensor) -> Tensor:
+        """Whether the users of the rows have seen the candidates [R, P]."""
+        if rows.dim() == 2:
+            return _is_among(pool, rows, self.max_rows)
+        return self.seen.contain(rows.unsqueeze(1), pool)
+
+    def _is_ready(
+        self,
+        scorer: _Scorer,
+        device: torch.device,
+        ranked: tuple[Tensor, Tensor] | None,
+        counts: Tensor | None = None,
+    ) -> Tensor:
+        """Whether the model ranks well enough for hard negatives, bool []: see `warmup_auc`.
+
+        Looks at it in some calls: by rows and their positives, [R] and [R] or [R, m], of which
+        those count that `counts` [R] says.
+        """
+        is_due = self._calls <= _AUC_FIRST or self._calls % _AUC_EVERY == 0
+        if ranked is not None and len(ranked[0]) and self.warmup_auc and is_due:
+            rows, positives = ranked[0], ranked[1].reshape(len(ranked[0]), -1)
+            others = self._random(device, (len(rows), 1), self.candidates)
+            scores = scorer(rows, torch.cat([positives, others], 1))
+            best, other = scores[:, :-1], scores[:, -1:]
+            is_valid = ~self._have_seen(rows, others) & (positives != others)
+            is_valid &= best.isfinite() & other.isfinite()
+            if counts is not None:
+                is_valid &= counts.unsqueeze(1)
+            wins = (best > other) + 0.5 * (best == other)
+            wins, number = (wins * is_valid).sum(), is_valid.sum()
+            self._add("auc", wins, number)
+            found = torch.stack([wins / number.clamp(min=1), number > 0])
+            before = torch.zeros_like(found) if self._auc is None else self._auc.to(device)
+            kept = _AUC_DECAY ** (self._calls - self._calls_at_auc)
+            self._auc = kept * before + (1 - kept) * found
+            self._calls_at_auc = self._calls
+        if self._auc is None:
+            return torch.ones((), dtype=torch.bool, device=device)
+        total, weight = self._auc.to(device)
+        return total >= self.warmup_auc * weight
+
+    def _ordered(self, scores: Tensor, is_ready: Tensor) -> Tensor:
+        """The scores [R, P]; while the model is not ready, random ones, whose best is any."""
+        if is_ready.device.type == "cpu" and is_ready:  # which a GPU would have to be waited for
+            return scores
+        return torch.where(is_ready, scores, self._uniform(scores.shape, scores.device))
 
     def _choose(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Which `count` candidates of each row to take, and which of them are random picks.
@@ -492,21 +570,24 @@ class HardNegatives:
         model: Any,
         users: Tensor,
         items: Tensor,
+        counts: Tensor | None,
         score: Scorer | None,
         encode: Encoders | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A hard item for each row, whether it is valid, and whether it is a random pick: [R]."""
+        """A hard item for each row, whether it is valid, and whether it is a random pick: [R].
+
+        Rows count that `counts` says, as in `_is_ready`.
+        """
         own = items.new_empty(len(items), 0)
         with _evaluating(users.device, model, score, encode):
             scorer = _Scorer(model, score, encode, self.max_rows)
             pool, scores = self._scored_pool(scorer, users, own, self.pool_size or 8)
-        is_warming_up = self._calls <= self.warmup_steps
-        if is_warming_up:
-            scores = self._uniform(scores.shape, scores.device)
-        masked = self._masked(users, pool, scores, items.unsqueeze(1), 1)
+            is_ready = self._is_ready(scorer, users.device, (users, items), counts)
+        is_ready = is_ready & (self._calls > self.warmup_steps)
+        masked = self._masked(users, pool, self._ordered(scores, is_ready), items.unsqueeze(1), 1)
         chosen, is_random = self._choose(masked, 1)
         mined = pool.gather(1, chosen).squeeze(1)
-        return mined, (masked > -math.inf).any(1), is_random.squeeze(1) | is_warming_up
+        return mined, (masked > -math.inf).any(1), is_random.squeeze(1) | ~is_ready
 
     # Random numbers and statistics
 
@@ -538,18 +619,23 @@ class HardNegatives:
     ) -> None:
         """Add to the statistics, on the device, so that nothing waits for it."""
         self._calls_noted += 1
-        none = (is_random.new_zeros(0), is_random.new_zeros(0))
-        parts = [none, (is_random, torch.ones_like(is_random)), none]  # as _STATISTICS
+        self._add("random_share", is_random, torch.ones_like(is_random))
         if gap is not None and has_gap is not None:
-            parts[0] = (torch.where(has_gap, gap, 0.0), has_gap)
+            self._add("score_gap", torch.where(has_gap, gap, 0.0), has_gap)
         if self.validation is not None and rows.dim() == 1 and not self.validation.by_history:
             hits = self.validation.contain(rows.unsqueeze(1), mined)
-            parts[2] = (hits & ~is_random, ~is_random)
-        exact = torch.float32 if rows.device.type == "mps" else torch.float64
-        totals = torch.stack(
-            [torch.stack([part.sum(dtype=exact) for part in column]) for column in zip(*parts)]
+            self._add("validation_positives", hits & ~is_random, ~is_random)
+
+    def _add(self, name: str, values: Tensor, counted: Tensor) -> None:
+        """Add to one of the statistics the sum of the values, and how many they are."""
+        device = values.device
+        if self._totals is None:
+            exact = torch.float32 if device.type == "mps" else torch.float64
+            self._totals = torch.zeros(2, len(_STATISTICS), dtype=exact, device=device)
+        totals = self._totals = self._totals.to(device)
+        totals[:, _STATISTICS.index(name)] += torch.stack(
+            [values.sum(dtype=totals.dtype), counted.sum(dtype=totals.dtype)]
         )
-        self._totals = totals if self._totals is None else self._totals.to(totals.device) + totals
 
 
 class _Scorer:

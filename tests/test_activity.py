@@ -110,6 +110,8 @@ def rewritten(tmp_path_factory):
         [sys.executable, "make_data.py", "data", "--users", "25", "--items", "60"], cwd=root,
         check=True, capture_output=True,
     )  # fmt: skip
+    # Made-up data teach nothing by which the warm-up would end.
+    (root / "pyproject.toml").write_text("[tool.quickwins.hard-negatives]\nwarmup-auc = 0\n")
     settings = configuration.load(root, all_transforms())
     scripts = sorted({case[0] for case in PLANTED.values()})
     result = repository.run([root / script for script in scripts], root, settings)
@@ -188,6 +190,7 @@ def test_on_a_cpu_without_being_asked_mixed_precision_is_not_exercised(attempts)
 # What needs no run
 
 
+RANDOM = {"random_share": 1.0, "auc": 0.6}
 SOUND = Observation(
     optimizers=(OptimizerSeen("Adam", 100, 4e-5, 1e-3, 10, 4e-9),),
     schedules=(
@@ -326,6 +329,11 @@ def test_mixed_precision(changes, codes, expected):
         (MiningSeen(), ("QW202",), {"mining-not-called"}),
         (MiningSeen(mask_calls=5), ("QW204",), set()),
         (MiningSeen(mine_calls=5, warmup_steps=5, checked=50), ("QW201",), set()),
+        (MiningSeen(mine_calls=5, checked=50, warmup_auc=0.75, statistics=RANDOM), ("QW201",), set()),
+        (
+            MiningSeen(mine_calls=5, checked=50, warmup_auc=0.5, statistics=RANDOM),
+            ("QW201",), {"mining-inactive"},
+        ),
         (
             MiningSeen(ranking_calls=9, ranking_gradients=9, checked=90, seen=9, expected_seen=4.0),
             ("QW202",), set(),

@@ -95,10 +95,12 @@ def test_options_that_are_set_are_written_out_and_others_are_not(tmp_path):
 
     outcome = mining.look_at(
         RATINGS, tmp_path, pool_size=4, top_share=0.5, random_share=0.1, warmup_steps=9,
-        ranking_weight=0.1, ranking_scale=10.0, positives="liked",
+        warmup_auc=0.6, ranking_weight=0.1, ranking_scale=10.0, positives="liked",
     )
     made = " ".join(outcome.after.decode().split())
-    for argument in ("pool_size=4", "top_share=0.5", "random_share=0.1", "warmup_steps=9"):
+    for argument in (
+        "pool_size=4", "top_share=0.5", "random_share=0.1", "warmup_steps=9", "warmup_auc=0.6",
+    ):  # fmt: skip
         assert argument in made
     assert 'positives="liked", scale=10.0' in made
     assert "(loss + 0.1 * ranking_loss).backward()" in made

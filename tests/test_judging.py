@@ -296,6 +296,21 @@ def test_mining_that_never_left_its_warm_up_is_not_exercised() -> None:
     assert quality(with_attempts(make_trial(), warming(101))).outcome == "helps"
 
 
+def test_mining_by_a_model_that_never_ranked_is_not_exercised() -> None:
+    def ranking(auc):
+        def change(attempt):
+            known = {"random_share": 1.0, "auc": auc}
+            mining = (trials.MiningSeen(mine_calls=60, warmup_auc=0.75, statistics=known),)
+            seen = dataclasses.replace(attempt.observation, mining=mining)
+            return dataclasses.replace(attempt, observation=seen)
+
+        return change
+
+    found = quality(with_attempts(make_trial(), ranking(0.6)))
+    assert found.outcome == "no verdict" and "not exercised" in found.reason
+    assert quality(with_attempts(make_trial(), ranking(0.8))).outcome == "helps"
+
+
 def test_a_module_of_the_original_tree_spoils_every_rule_of_its_variant() -> None:
     defect = Defect("metrics", "foreign-module", "model: imported from the original tree")
 

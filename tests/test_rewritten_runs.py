@@ -191,9 +191,24 @@ def test_what_is_mined_is_logged_with_each_epoch_and_the_term_with_batches(name,
 
     assert len(epochs) == EPOCHS
     for row in epochs:
-        assert 0 <= row["train/negatives/validation_positives"] <= 1
-        assert 0 <= row["train/negatives/random_share"] < 0.5
+        assert 0 < row["train/negatives/auc"] < 1
+        assert 0 <= row["train/negatives/random_share"] <= 1
     assert terms and min(terms) > 0
+
+
+def test_hard_ones_are_mined_from_the_first_step_without_a_warm_up(repository, tmp_path):
+    root = tmp_path / "recsys"
+    shutil.copytree(repository, root)
+    done = quickwins("apply", "two_tower_model", "--warmup-auc", "0", cwd=root)
+    assert done.returncode == 0, done.stderr
+    record = run(root, "two_tower", root, tmp_path / "models")
+    epochs = [row for row in record.logged if "train/negatives/score_gap" in row]
+
+    assert len(epochs) == EPOCHS
+    for row in epochs:
+        assert row["train/negatives/random_share"] == 0.0
+        assert 0 <= row["train/negatives/validation_positives"] <= 1
+        assert "train/negatives/auc" not in row
 
 
 @pytest.mark.parametrize("name", ["ncf", "two_tower"])

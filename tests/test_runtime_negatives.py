@@ -1,6 +1,7 @@
 """What HardNegatives makes of random negatives, how hard ones, and that nothing else moves."""
 
 import copy
+import functools
 import math
 import os
 import pickle
@@ -21,8 +22,10 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from quickwins_codemod.runtime import HardNegatives  # noqa: E402
+from quickwins_codemod import runtime  # noqa: E402
 
+# Most tests look at what is taken once the model ranks well enough for it.
+HardNegatives = functools.partial(runtime.HardNegatives, warmup_auc=0.0)
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
@@ -883,6 +886,152 @@ def test_warming_up_the_ranking_loss_takes_random_unseen_items(positives):
     assert means[0] < ITEMS * 0.6 < ITEMS * 0.8 < means[1]
 
 
+# Random ones at first
+
+
+def by_seen(users, items):
+    """A perfect model: what the user has seen first, and then the higher ids."""
+    known = torch.tensor([pair in SEEN for pair in zip(users.tolist(), items.tolist())])
+    return items + 1000.0 * known
+
+
+def by_unseen(users, items):
+    return -by_seen(users, items)
+
+
+def mine_plainly(negatives, score):
+    return negatives.mine(score, U, DRAWN, P)
+
+
+def mine_several(negatives, score):
+    return negatives.mine(score, U, DRAWN4, P)
+
+
+def mine_mixed(negatives, score):
+    """Positives are known by their labels only."""
+    is_positive = torch.arange(2 * BATCH) % 2 == 0
+    items = torch.where(is_positive, P.repeat_interleave(2), DRAWN.repeat_interleave(2))
+    users = U.repeat_interleave(2)
+    return negatives.mine(score, users, items, labels=is_positive.float())[1::2]
+
+
+def mine_encoded(negatives, score):
+    """Users are one-hot, and items the scores of all users."""
+    table = score(*torch.cartesian_prod(torch.arange(USERS), torch.arange(ITEMS)).T)
+    table = table.reshape(USERS, ITEMS)
+    return negatives.mine(
+        None, U, DRAWN, P, encode=(lambda u: F.one_hot(u, USERS).float(), lambda i: table.T[i])
+    )
+
+
+def mine_for_a_ranking_loss(negatives, score):
+    watching = Watching(score)
+    negatives.ranking_loss(None, U, P, torch.ones(BATCH), score=watching)
+    return watching.asked[-1][1][BATCH:]
+
+
+WAYS = [mine_plainly, mine_several, mine_mixed, mine_encoded, mine_for_a_ranking_loss]
+
+
+def mean_id(way, negatives, score, times=12):
+    """Mean id of what is taken, as a share of the largest; none of it has been seen."""
+    taken = torch.cat([way(negatives, score).reshape(BATCH, -1) for _ in range(times)], 1)
+    assert not any(sum(seen(U, taken), []))
+    return float(taken.float().mean()) / ITEMS
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_negatives_are_random_until_the_model_ranks_and_again_when_it_no_longer_does(way):
+    negatives = runtime.HardNegatives(DATA, pool_size=16)
+    assert mean_id(way, negatives, by_unseen) == pytest.approx(0.5, abs=0.05)
+    assert negatives.statistics()["negatives/random_share"] == 1.0
+    # The moving average needs about thirty batches.
+    for _ in range(40):
+        way(negatives, by_seen)
+    negatives.statistics()
+    hard = mean_id(way, negatives, by_seen)
+    share = negatives.statistics()["negatives/random_share"]
+    assert hard > (0.58 if way is mine_several else 0.8)
+    assert share == (0.5 if way is mine_several else 0.0)
+    for _ in range(40):
+        way(negatives, by_unseen)
+    negatives.statistics()
+    way(negatives, by_unseen)
+    assert negatives.statistics()["negatives/random_share"] == 1.0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_model_that_ranks_already_gets_hard_ones_from_the_first_batch(way):
+    negatives = runtime.HardNegatives(DATA, pool_size=16)
+    way(negatives, by_seen)
+    found = negatives.statistics()
+    assert found["negatives/auc"] == 1.0  # though many random items have been seen, and rank as high
+    assert found["negatives/random_share"] == (0.5 if way is mine_several else 0.0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_hard_ones_come_at_an_auc_that_can_be_set(way):
+    """Of half the users everything is ranked rightly, of the others wrongly."""
+
+    def by_half(users, items):
+        return torch.where(users < USERS // 2, by_seen(users, items), by_unseen(users, items))
+
+    for warmup_auc, is_random in ((0.2, False), (0.8, True), (0.0, False)):
+        negatives = runtime.HardNegatives(DATA, pool_size=16, warmup_auc=warmup_auc)
+        mean_id(way, negatives, by_half)
+        found = negatives.statistics()
+        assert (found["negatives/random_share"] == 1.0) == is_random
+        assert ("negatives/auc" in found) == (warmup_auc > 0)
+        assert found.get("negatives/auc", 0.5) == pytest.approx(float((U < USERS // 2).float().mean()), abs=0.1)
+
+
+def test_the_auc_is_looked_at_seldom_after_the_first_batches():
+    score = Watching()
+    negatives = runtime.HardNegatives(DATA, pool_size=16)
+    for _ in range(160):
+        negatives.ranking_loss(None, U, P, score=score)
+    looks = [users for users, _ in score.asked if len(users) == 2 * BATCH]
+    assert len(looks) - 160 == 64 + 6  # beside those that have a gradient
+    # Each later one weighs as much as those that were left out.
+    before = negatives._auc[1]
+    assert before == pytest.approx(1 - 0.95**160, abs=1e-5)
+
+
+def test_only_liked_rows_are_ranked_for_the_auc():
+    ratings = torch.where(U < USERS // 2, 5.0, 1.0)
+    for positives, expected in (("liked", 1.0), ("all", float((U < USERS // 2).float().mean()))):
+        negatives = runtime.HardNegatives(DATA, positives=positives)
+        for _ in range(20):
+            negatives.ranking_loss(
+                None, U, P, ratings,
+                score=lambda u, i: torch.where(u < USERS // 2, by_seen(u, i), by_unseen(u, i)),
+            )  # fmt: skip
+        assert negatives.statistics()["negatives/auc"] == pytest.approx(expected, abs=0.05)
+
+
+def test_without_positives_hard_ones_are_taken_at_once():
+    negatives = runtime.HardNegatives(DATA)
+    negatives.mine(by_id, U, DRAWN)
+    assert negatives.statistics() == {"negatives/random_share": 0.0}
+
+
+def test_scores_that_are_not_finite_do_not_count_for_the_auc():
+    negatives = runtime.HardNegatives(DATA)
+    negatives.mine(lambda u, i: torch.where(u < 5, math.nan, by_seen(u, i)), U, DRAWN, P)
+    assert negatives.statistics()["negatives/auc"] == 1.0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_goes_on_with_the_warm_up_where_it_was(copied):
+    negatives = runtime.HardNegatives(DATA)
+    for _ in range(100):
+        negatives.mine(by_unseen, U, DRAWN, P)
+    other = copied(negatives)
+    other.statistics()
+    other.mine(by_seen, U, DRAWN, P)
+    assert other.statistics()["negatives/random_share"] == 1.0
+
+
 # Errors that a script may take for its own
 
 
@@ -956,6 +1105,7 @@ def test_ids_that_the_model_does_not_have_are_named(model):
         ({"top_share": 1.5}, "top_share.*0 and 1.*1.5"),
         ({"random_share": -0.1}, "random_share.*-0.1"),
         ({"warmup_steps": -1}, "warmup_steps.*-1"),
+        ({"warmup_auc": 1.5}, "warmup_auc.*1.5"),
         ({"max_rows": 0}, "max_rows"),
         ({"positives": "some"}, 'positives.*"all" or "liked".*some'),
         ({"low": 5, "high": 5}, "item ids 5 to 5"),

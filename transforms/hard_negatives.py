@@ -75,6 +75,7 @@ Options: as flags, or with the same names under `[tool.quickwins.hard_negatives]
     --top-share 0.0       pick at random among this share of the pool's hardest; 0: the hardest
     --random-share        share of negatives left random; unset: 0 for one, 0.5 for several
     --warmup-steps 0      so many steps at first with the script's own draw
+    --warmup-auc 0.75     random negatives, too, while the model's AUC is lower; 0: hard ones at once
     --ranking-weight 0.3  weight of the ranking term beside a rating loss
     --ranking-scale 20.0  what that term multiplies differences of scores with
     --positives all       its positives: all rows, or `liked` ones, which costs less RMSE
@@ -700,6 +701,14 @@ class Options:
     warmup_steps: int = field(
         default=0, metadata={"help": "steps with the script's own draw first", "min": 0}
     )
+    warmup_auc: float = field(
+        default=0.75,
+        metadata={
+            "help": "AUC of the model below which negatives stay random",
+            "min": 0.0,
+            "max": 1.0,
+        },
+    )
     ranking_weight: float = field(
         default=0.3, metadata={"help": "weight of the ranking term beside a regression", "above": 0.0}
     )
@@ -718,6 +727,7 @@ class Options:
             "top_share": self.top_share or None,
             "random_share": self.random_share,
             "warmup_steps": self.warmup_steps or None,
+            "warmup_auc": None if self.warmup_auc == 0.75 else self.warmup_auc,
         }
         return [f"{name}={value}" for name, value in values.items() if value is not None]
 

@@ -342,7 +342,7 @@ class Watch:
     def _miner(self, negatives: Any) -> _Mining:
         entry: Optional[_Mining] = self._entries.get(negatives)
         if entry is None:
-            entry = _Mining(int(negatives.warmup_steps))
+            entry = _Mining(int(negatives.warmup_steps), float(negatives.warmup_auc))
             self._entries[negatives] = entry
             self.mining.append(entry)
         return entry
@@ -393,7 +393,7 @@ class Watch:
             self.catch = None
         if result.requires_grad:  # called when the term is differentiated, and so trained
             result.register_hook(entry.note_gradient)
-        if caught and entry.counts["ranking_calls"] > entry.warmup:
+        if caught and entry.counts["ranking_calls"] > entry.warmup["warmup_steps"]:
             with self.torch.no_grad():
                 entry.look_at_ranked(self.torch, negatives, users.reshape(-1), caught[0])
         return result
@@ -434,8 +434,8 @@ class _Thinned:
 class _Mining:
     """What one HardNegatives mined, as far as it was looked at. Sums stay on the device."""
 
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
+    def __init__(self, warmup_steps: int, warmup_auc: float) -> None:
+        self.warmup = {"warmup_steps": warmup_steps, "warmup_auc": warmup_auc}
         names = ("mine_calls", "ranking_calls", "ranking_gradients", "mask_calls", "checked")
         self.counts = dict.fromkeys(names, 0)
         self.statistics: dict[str, Any] = {}
@@ -444,7 +444,7 @@ class _Mining:
     def found(self) -> dict[str, Any]:
         return {
             **self.counts,
-            "warmup_steps": self.warmup,
+            **self.warmup,
             "replaced": int(self.sums["replaced"]),
             "seen": int(self.sums["seen"]),
             "expected_seen": float(self.sums["expected_seen"]),
