@@ -44,11 +44,14 @@ SCRIPTS = {
     "NeuMF": "neural_collaborative_filtering/train_with_wandb.py",
     "two-tower": "two_tower_model/train_with_wandb.py",
     "sequential": "sequential_models/train_with_wandb.py",
+    "implicit NeuMF": "implicit_feedback/neumf/train_with_wandb.py",
+    "implicit two-tower": "implicit_feedback/two_tower/train_with_wandb.py",
 }
 #: Where the two rating scripts draw their split.
 SPLITTING = (
     "neural_collaborative_filtering/src/data_loader.py",
     "two_tower_model/train_with_wandb.py",
+    "implicit_feedback/pairs.py",
 )
 DRAWN = "from sklearn.model_selection import train_test_split\n"
 GIVEN = "from parts import train_test_split\n"
@@ -216,7 +219,8 @@ def make_repository(folder: Path, rows: Sequence[Sequence[str]], parts: Sequence
 
 def run(name: str, repository: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run the trial of a script, and return its report."""
-    page = options.work.absolute() / f"{name}-{options.split}.html"
+    stem = f"{name.replace(' ', '-')}-{options.split}"
+    page = options.work.absolute() / f"{stem}.html"
     words = [
         "--seeds", str(options.seeds), "--python", sys.executable, "--root", ".",
         "--format", "json", "--html", str(page), "--select", options.select,
@@ -237,7 +241,7 @@ def run(name: str, repository: Path, options: argparse.Namespace) -> dict[str, A
     if not written:
         raise SystemExit(f"{name}: the trial ended with {trial.returncode} and no report")
     report: dict[str, Any] = json.loads(written)
-    (options.work / f"{name}-{options.split}.json").write_text(written, encoding="utf-8")
+    (options.work / f"{stem}.json").write_text(written, encoding="utf-8")
     return report
 
 

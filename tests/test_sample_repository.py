@@ -23,6 +23,8 @@ SCRIPTS = {
     "two_tower": "two_tower_model",
     "hybrid_movie": "hybrid_recommendation_movie/hybrid_recommendation",
     "hybrid_tv": "hybrid_recommendation_tv/hybrid_recommendation",
+    "implicit_neumf": "implicit_feedback/neumf",
+    "implicit_two_tower": "implicit_feedback/two_tower",
 }
 
 

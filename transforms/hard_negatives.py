@@ -924,14 +924,16 @@ class _Mining:
 
         name = self.tree.code(base(sampled.items))
         anchor = self._anchor(base(sampled.items), sampled)
-        users = self._at(sampled.users, anchor) or self._at(base(sampled.users), anchor)
+        users, fits = self._at(sampled.users, anchor), sampled.beside
+        if users is None:  # repeated by something that is not known yet: take them as they were
+            users, fits = self._at(base(sampled.users), anchor), fits or sampled.part is not None
         if users is None:
             raise Refusal(
                 "QW216", sampled.items, "the users of these negatives are not known where they are drawn",
                 "set the users above the first use of the negatives",
             )
         arguments = [*self._scorer(sampled)]
-        positives = self._at(sampled.positives, anchor) if sampled.beside else None
+        positives = self._at(sampled.positives, anchor) if fits else None
         model, *extra = arguments
         call = [model, users, name, *([f"positives={positives}"] if positives else []), *extra]
         self.edits.append(InsertBefore(
@@ -982,10 +984,7 @@ class _Mining:
 
     def _at(self, node: cst.BaseExpression, anchor: cst.CSTNode) -> str | None:
         """The text of an expression where it has its value at a statement already."""
-        for variable in self.placing.locals_read(node):
-            if not self.placing.binds_before(variable, self.placing.before(anchor)):
-                return None
-        return self.tree.code(node)
+        return self.tree.code(node) if self.placing.is_known(node, anchor) else None
 
     def _assign(self, name: str, function: str, arguments: list[str], anchor: cst.CSTNode) -> str:
         """`name = function(arguments)`, broken where the line would be too long."""

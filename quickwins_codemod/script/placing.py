@@ -515,6 +515,16 @@ class Placing:
                     return None
         return statement, func.value
 
+    def is_known(self, node: cst.CSTNode, anchor: cst.CSTNode) -> bool:
+        """Whether all that an expression reads is bound where a statement of its scope begins."""
+        scope = self.tree.function(anchor)
+        read = {self.names.variable(name) for name in names_in(node)}
+        return all(
+            self.binds_before(variable, self.before(anchor))
+            for variable in read & set(self.names.assignments)
+            if variable.scope is scope
+        )
+
     def locals_read(self, node: cst.CSTNode) -> set[Variable]:
         """The local variables that an expression or statement reads."""
         found = {self.names.variable(name) for name in names_in(node)}

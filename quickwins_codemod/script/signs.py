@@ -257,7 +257,14 @@ class Signs:
         return self._labelled(sign, label)
 
     def _labelled(self, sign: int | None, label: cst.BaseExpression) -> int | None:
-        kind = self.label(label)
+        columns = self._columns_set(label)
+        if columns:
+            label = _unshaped(label)
+            # The part is not among the columns that are set: its label is what the rest is.
+            is_other = columns == {"0"} and self.part or columns == {"-1"} and self.part == 0
+            kind = self.label(label) if is_other else None
+        else:
+            kind = self.label(label)
         if sign == 0:
             return 0
         return sign if kind == 0 else _negated(sign) if kind == 1 else None
@@ -269,6 +276,21 @@ class Signs:
             return int(value)
         kinds = {self._filled(call) for call in self.names.creations(node)} - {None}
         return kinds.pop() if len(kinds) == 1 else None
+
+    def _columns_set(self, label: cst.BaseExpression) -> set[str]:
+        """Which elements of the labels are set one by one: {"0"} for `labels[:, 0] = 1`."""
+        variable = self.names.variable(_unshaped(label))
+        if variable is None:
+            return set()
+        found = set()
+        for node in self.tree.all(cst.Assign):
+            for target in (t.target for t in node.targets):
+                if not isinstance(target, cst.Subscript) or self.names.variable(target.value) != variable:
+                    continue
+                place = [self.tree.code(element.slice) for element in target.slice]
+                is_column = len(place) == 2 and place[0] in (":", "...")
+                found.add(place[1] if is_column else "other")
+        return found
 
     def _filled(self, call: cst.Call) -> int | None:
         while isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Call):
@@ -307,6 +329,17 @@ class Signs:
             return _negated(together)
         value = literal_value(arguments[2])
         return _negated(together) if value == -1 else None
+
+
+def _unshaped(node: cst.BaseExpression) -> cst.BaseExpression:
+    """Labels without what only changes their shape, type or device."""
+    while (
+        isinstance(node, cst.Call)
+        and isinstance(node.func, cst.Attribute)
+        and node.func.attr.value in ("view", "reshape", "flatten", "float", "to", "cuda", "squeeze")
+    ):
+        node = node.func.value
+    return node
 
 
 def _negated(sign: int | None) -> int | None:
