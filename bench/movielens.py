@@ -33,6 +33,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,31 @@ import torch
 from movielens_data import Ratings, Split, ndcg, read
 
 SAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "recsys"
-SCRIPTS = {
-    "NeuMF": "neural_collaborative_filtering/train_with_wandb.py",
-    "two-tower": "two_tower_model/train_with_wandb.py",
-    "sequential": "sequential_models/train_with_wandb.py",
-    "implicit NeuMF": "implicit_feedback/neumf/train_with_wandb.py",
-    "implicit two-tower": "implicit_feedback/two_tower/train_with_wandb.py",
+
+
+@dataclass(frozen=True)
+class Training:
+    """A script of the sample, and how its baseline is trained."""
+
+    folder: str
+    epochs: int
+    learning_rate: float
+    more: tuple[str, ...] = ()
+
+    @property
+    def script(self) -> str:
+        return f"{self.folder}/train_with_wandb.py"
+
+
+TRAININGS = {
+    "NeuMF": Training("neural_collaborative_filtering", 10, 0.003),
+    "two-tower": Training("two_tower_model", 12, 0.003),
+    # Its own schedule warms up for 4,000 batches of 64.
+    "sequential": Training("sequential_models", 10, 0.001, ("--warmup-steps", "250")),
+    "implicit NeuMF": Training("implicit_feedback/neumf", 15, 0.001),
+    "implicit two-tower": Training("implicit_feedback/two_tower", 20, 0.003),
 }
-#: Where the two rating scripts draw their split.
+#: Where all but the sequential script draw their split.
 SPLITTING = (
     "neural_collaborative_filtering/src/data_loader.py",
     "two_tower_model/train_with_wandb.py",
@@ -116,11 +134,11 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--scripts", nargs="+", choices=list(SCRIPTS), default=list(SCRIPTS))
+    parser.add_argument("--epochs", type=int, help="instead of each script's own number")
+    parser.add_argument("--scripts", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
     parser.add_argument("--split", choices=["random", "last"], default="random")
     parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--learning-rate", type=float, default=0.003)
+    parser.add_argument("--learning-rate", type=float, help="instead of each script's own")
     parser.add_argument(
         "--users", type=int, default=0, help="rank for so many, always the same; 0: for all 943"
     )
@@ -219,16 +237,18 @@ def make_repository(folder: Path, rows: Sequence[Sequence[str]], parts: Sequence
 
 def run(name: str, repository: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run the trial of a script, and return its report."""
+    training = TRAININGS[name]
+    epochs = options.epochs or training.epochs
     stem = f"{name.replace(' ', '-')}-{options.split}"
     page = options.work.absolute() / f"{stem}.html"
     words = [
         "--seeds", str(options.seeds), "--python", sys.executable, "--root", ".",
         "--format", "json", "--html", str(page), "--select", options.select,
-        "--max-users", str(options.users), SCRIPTS[name], "--",
+        "--max-users", str(options.users), training.script, "--",
         "--ratings-path", "data/ratings.csv", "--movies-path", "data/movies.csv",
-        "--epochs", str(options.epochs), "--batch-size", str(options.batch_size),
-        "--learning-rate", str(options.learning_rate),
-        "--early-stopping-patience", str(options.epochs),
+        "--epochs", str(epochs), "--batch-size", str(options.batch_size),
+        "--learning-rate", str(options.learning_rate or training.learning_rate),
+        "--early-stopping-patience", str(epochs), *training.more,
     ]  # fmt: skip
     command = [sys.executable, "-m", "quickwins_codemod", "trial", *words]
     # Two-tower imports its split above the line that puts the repository on its path.

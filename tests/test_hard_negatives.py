@@ -213,3 +213,38 @@ def test_a_model_of_several_classes_is_one_only_where_all_take_the_same(table, e
     for _ in range(8):
         outcome = mining.look_at(source, tmp_path)
         assert mining.codes(outcome, "applied") == expected, mining.said(outcome)
+
+
+COLUMNS = (mining.PAIRS / "bce_columns.in.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("order", "labelled", "filled", "expected"),
+    [
+        ("positive.unsqueeze(1), negative", "labels[:, 0] = 1.0", "zeros", ["QW201"]),
+        ("positive.unsqueeze(1), negative", "labels[..., 0] = 1.0", "zeros", ["QW201"]),
+        ("negative, positive.unsqueeze(1)", "labels[:, -1] = 1.0", "zeros", ["QW201"]),
+        ("negative, positive.unsqueeze(1)", "labels[:, 0] = 1.0", "zeros", ["QW211"]),
+        ("positive.unsqueeze(1), negative", "labels[:, -1] = 1.0", "zeros", ["QW211"]),
+        ("positive.unsqueeze(1), negative", "labels[:, 1] = 1.0", "zeros", ["QW211"]),
+        ("positive.unsqueeze(1), negative", "labels[0] = 1.0", "zeros", ["QW211"]),
+        ("positive.unsqueeze(1), negative", "labels[:, 0] = 0.0", "ones", ["QW211"]),
+    ],
+)
+def test_labels_that_are_set_by_column_show_what_is_a_negative(
+    order, labelled, filled, expected, tmp_path
+):
+    source = COLUMNS.replace("labels[:, 0] = 1.0", labelled).replace("torch.zeros(", f"torch.{filled}(")
+    source = source.replace("positive.unsqueeze(1), negative", order)
+    outcome = mining.look_at(source, tmp_path)
+
+    assert mining.codes(outcome, "applied", "refused") == expected
+
+
+def test_an_argument_that_is_set_below_the_draw_is_not_read_above_it(tmp_path):
+    """Here, too, where the loop stands in the module and not in a function."""
+    body = "".join(f"    {line}\n" if line else "\n" for line in COLUMNS.splitlines()[24:])
+    inside = "\n".join(COLUMNS.splitlines()[:24]) + "\n\n\ndef main():\n" + body + "\n\nmain()\n"
+    for source in (COLUMNS, inside):
+        made = mining.look_at(source, tmp_path).after.decode()
+        assert "mine(model, user, negative, positives=positive)" in made
