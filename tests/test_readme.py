@@ -67,8 +67,8 @@ def test_the_first_block_shows_a_diff() -> None:
     done = command("diff", "fixtures/recsys")
 
     assert done.returncode == 0
-    # five training scripts and two data loaders
-    assert done.stdout.count("+from quickwins_runtime import ") == 7
+    # seven training scripts and two data loaders
+    assert done.stdout.count("+from quickwins_runtime import ") == 9
 
 
 def test_the_diff_shown_is_the_diff_made() -> None:

@@ -227,4 +227,4 @@ def test_wins_applied_one_after_the_other_share_one_import(tmp_path: Path) -> No
             if "quickwins_runtime" not in path.parts
         })
     assert found[0] == found[1]
-    assert sum(map(len, found[0].values())) == 7
+    assert sum(map(len, found[0].values())) == 9
