@@ -549,9 +549,10 @@ def _show_trial(
     given: dict[str, Any],
     path: Path | None,
 ) -> int:
-    """Report a trial, and return the exit code: 3 where a run failed, or the original changed.
+    """Report a trial, and return the exit code.
 
-    path: the configuration that is to get what is recommended, if one is.
+    It is 3 where a run failed, a win was not active, or the original changed. path: the configuration
+    that is to get what is recommended, if one is.
     """
     from quickwins_codemod import configedit, judging
 
@@ -578,7 +579,7 @@ def _show_trial(
         trial_text.show(judgement, config)
     if path is not None:
         terminal.err(f"quickwins: {configedit.put(path, select, options, rules)}\n")
-    broken = any(attempt.status in ("failed", "timed-out") for attempt in found.attempts)
+    broken = any(a.status in ("failed", "timed-out") or a.defects for a in found.attempts)
     return FAILED if broken or found.changed else NOTHING
 
 

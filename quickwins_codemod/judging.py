@@ -304,7 +304,12 @@ def _with_logged(run: Run, attempt: Attempt) -> Run:
         name: values
         for name, values in logged.items()
         if len(values) == len(run.epochs) and better(name) is not None and not _is_batch(name)
-        if not any(name == known or re.search(rf"[/_]{re.escape(known)}$", name) for known in there)
+        if not any(
+            name == known
+            or re.search(rf"[/_]{re.escape(known)}$", name)
+            or known in name and tuple(run.values(known)) == tuple(values)  # val_ndcg@10_epoch
+            for known in there
+        )
     }
     if not found:
         return run

@@ -407,6 +407,15 @@ def test_what_the_script_logged_once_an_epoch_is_measured_too() -> None:
     assert found.value("baseline", at_best).mean == pytest.approx(0.81), "of epoch 2"
 
 
+def test_what_is_logged_under_another_name_as_well_is_measured_once() -> None:
+    def twice(attempt):
+        values = tuple(attempt.run.values("ndcg@10"))
+        return {"val_ndcg@10_epoch": values, "own_ndcg@10_too": tuple(v / 2 for v in values)}
+
+    names = {measure.name for measure in judge(with_attempts(make_trial(), logging(twice))).measures}
+    assert "own_ndcg@10_too" in names and "val_ndcg@10_epoch" not in names
+
+
 def test_without_a_ranking_metric_the_scripts_own_validation_decides() -> None:
     def plain(attempt, metrics):
         return {"samples_per_second": metrics["samples_per_second"]}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_judging import BASE, SAME, two
+from test_judging import BASE, SAME, two, with_attempts
 from trial_helpers import make_trial
 
 from quickwins_codemod import cli, configuration, interpreters, trial
 from quickwins_codemod.transform import all_transforms
+from quickwins_codemod.trials import Defect
 
 pytest.importorskip("scipy")
 
@@ -68,6 +70,15 @@ def test_the_report_the_page_and_the_configuration(here: Path, ran, capsys) -> N
     assert configuration.load(here, RULES).select == ("hard-negatives", "metrics")
     code, _, err = say(capsys, "--write-config", "--pool-size", "4")
     assert err.endswith("quickwins: pyproject.toml has what is recommended already\n")
+
+
+def test_a_win_that_was_not_active_is_an_error_for_programs_too(here: Path, monkeypatch, capsys) -> None:
+    def spoil(attempt):
+        return replace(attempt, defects=(Defect("onecycle", "schedule-unused", "never stepped"),))
+
+    ends_as(monkeypatch, with_attempts(make_trial(), spoil))
+    code, out, _ = say(capsys)
+    assert code == 3 and "NOT ACTIVE: onecycle: never stepped" in out
 
 
 def test_without_a_configuration_one_is_made(here: Path, ran, capsys) -> None:
