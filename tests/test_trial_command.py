@@ -5,7 +5,10 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from launching import SCRIPT
@@ -223,6 +226,41 @@ def test_an_interrupted_trial_ends_its_child_and_can_go_on(tree, capsys, monkeyp
     assert [a.status for a in trial.attempts[:2]] == ["interrupted", "pending"]
     assert not list(folder.rglob("tree"))
     assert "interrupted after 0 of 6 runs; the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems let it run on")
+def test_a_killed_trial_leaves_no_script_running(tree):
+    (tree / "train.py").write_text(f'import os\nprint(os.getpid(), file=open("started", "w"), flush=True)\n{SCRIPT}')
+    words = ("trial", "train.py", "--select", "onecycle", "--python", sys.executable, "--", "--hang")
+    trial = subprocess.Popen(
+        [sys.executable, "-m", "quickwins_codemod", *words], cwd=tree,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def within_a_minute(ready):
+        end = time.monotonic() + 60
+        while not (found := ready()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
+    def number():
+        texts = [path.read_text() for path in (tree / ".quickwins").rglob("started")]
+        return int(texts[0]) if texts and texts[0] else 0
+
+    def is_gone():
+        try:
+            state = Path(f"/proc/{script}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        return state == "Z"  # ended, and not waited for where nobody adopts
+
+    try:
+        script = within_a_minute(number)
+        assert script and not is_gone()
+    finally:
+        trial.kill()
+        trial.wait()
+    assert within_a_minute(is_gone)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no lock there")

@@ -90,7 +90,16 @@ def _as_main(script: str) -> types.ModuleType:
     return module
 
 
+def _end_with_parent() -> None:
+    """Let the system end this process when quickwins is killed, which could not do so any more."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def main() -> None:
+    _end_with_parent()
     folder, script, *arguments = sys.argv[1:]
     with open(os.path.join(folder, "launch.json"), encoding="utf-8") as file:
         asked = json.load(file)
