@@ -228,7 +228,10 @@ COLUMNS = (mining.PAIRS / "bce_columns.in.py").read_text()
         ("positive.unsqueeze(1), negative", "labels[:, -1] = 1.0", "zeros", ["QW211"]),
         ("positive.unsqueeze(1), negative", "labels[:, 1] = 1.0", "zeros", ["QW211"]),
         ("positive.unsqueeze(1), negative", "labels[0] = 1.0", "zeros", ["QW211"]),
+        ("positive.unsqueeze(1), negative", "labels[:, 1:] = 0.0", "ones", ["QW201"]),
         ("positive.unsqueeze(1), negative", "labels[:, 0] = 0.0", "ones", ["QW211"]),
+        ("positive.unsqueeze(1), negative", "labels[:, 0] = weight", "zeros", ["QW201"]),
+        ("positive.unsqueeze(1), negative", "labels[:, 1:] = weight", "ones", ["QW211"]),
     ],
 )
 def test_labels_that_are_set_by_column_show_what_is_a_negative(
@@ -236,6 +239,27 @@ def test_labels_that_are_set_by_column_show_what_is_a_negative(
 ):
     source = COLUMNS.replace("labels[:, 0] = 1.0", labelled).replace("torch.zeros(", f"torch.{filled}(")
     source = source.replace("positive.unsqueeze(1), negative", order)
+    outcome = mining.look_at(source, tmp_path)
+
+    assert mining.codes(outcome, "applied", "refused") == expected
+
+
+@pytest.mark.parametrize(
+    ("order", "labelled", "filled", "expected"),
+    [
+        ("positive, negative", "labels[: len(user)] = 1.0", "zeros", ["QW201"]),
+        ("positive, negative", "labels[len(user) :] = 0.0", "ones", ["QW201"]),
+        ("negative, positive", "labels[len(user) :] = 1.0", "zeros", ["QW201"]),
+        ("negative, positive", "labels[: len(user)] = 1.0", "zeros", ["QW211"]),
+        ("positive, negative", "labels[::2] = 1.0", "zeros", ["QW211"]),
+        ("positive, negative", "labels[: len(user)] = 1.0; labels[3] = 0.0", "zeros", ["QW211"]),
+    ],
+)
+def test_labels_that_are_set_by_rows_do_too(order, labelled, filled, expected, tmp_path):
+    source = COLUMNS.replace("(len(user), NUM_NEGATIVES)", "(len(user),)")
+    source = source.replace("torch.cat([positive.unsqueeze(1), negative], dim=1)", f"torch.cat([{order}])")
+    source = source.replace("labels[:, 0] = 1.0", labelled).replace("torch.zeros(", f"torch.{filled}(")
+    source = source.replace("user.repeat_interleave(candidates.size(1))", "torch.cat([user, user])")
     outcome = mining.look_at(source, tmp_path)
 
     assert mining.codes(outcome, "applied", "refused") == expected

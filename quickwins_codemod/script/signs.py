@@ -257,14 +257,8 @@ class Signs:
         return self._labelled(sign, label)
 
     def _labelled(self, sign: int | None, label: cst.BaseExpression) -> int | None:
-        columns = self._columns_set(label)
-        if columns:
-            label = _unshaped(label)
-            # The part is not among the columns that are set: its label is what the rest is.
-            is_other = columns == {"0"} and self.part or columns == {"-1"} and self.part == 0
-            kind = self.label(label) if is_other else None
-        else:
-            kind = self.label(label)
+        places = self._set_apart(label)
+        kind = self._label_of_part(_unshaped(label), places) if places else self.label(label)
         if sign == 0:
             return 0
         return sign if kind == 0 else _negated(sign) if kind == 1 else None
@@ -277,20 +271,31 @@ class Signs:
         kinds = {self._filled(call) for call in self.names.creations(node)} - {None}
         return kinds.pop() if len(kinds) == 1 else None
 
-    def _columns_set(self, label: cst.BaseExpression) -> set[str]:
-        """Which elements of the labels are set one by one: {"0"} for `labels[:, 0] = 1`."""
+    def _label_of_part(
+        self, labels: cst.BaseExpression, places: list[tuple[str, cst.BaseExpression]]
+    ) -> int | None:
+        """The label of the part that is meant, where some elements were set after all were made."""
+        ((place, value), *others) = places
+        if others or self.part is None or place == "other" or place == "last" and self.part > 0:
+            return None
+        is_set = self.part == 0 if place == "first" else self.part > 0
+        return self.label(value if is_set else labels)
+
+    def _set_apart(self, label: cst.BaseExpression) -> list[tuple[str, cst.BaseExpression]]:
+        """Which elements of the labels are set, and to what.
+
+        "first": of the first part, as by `labels[:, 0] = 1` or `labels[:n] = 1`; "rest": all that
+        follow it; "last": a last column.
+        """
         variable = self.names.variable(_unshaped(label))
         if variable is None:
-            return set()
-        found = set()
-        for node in self.tree.all(cst.Assign):
-            for target in (t.target for t in node.targets):
-                if not isinstance(target, cst.Subscript) or self.names.variable(target.value) != variable:
-                    continue
-                place = [self.tree.code(element.slice) for element in target.slice]
-                is_column = len(place) == 2 and place[0] in (":", "...")
-                found.add(place[1] if is_column else "other")
-        return found
+            return []
+        return [
+            (_part_set([self.tree.code(e.slice) for e in target.slice]), node.value)
+            for node in self.tree.all(cst.Assign)
+            for target in (t.target for t in node.targets)
+            if isinstance(target, cst.Subscript) and self.names.variable(target.value) == variable
+        ]
 
     def _filled(self, call: cst.Call) -> int | None:
         while isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Call):
@@ -329,6 +334,16 @@ class Signs:
             return _negated(together)
         value = literal_value(arguments[2])
         return _negated(together) if value == -1 else None
+
+
+def _part_set(place: list[str]) -> str:
+    """Which part of joined labels an index means: "first", "rest", "last", or "other"."""
+    if len(place) == 2 and place[0] in (":", "..."):  # parts are columns
+        known = {"0": "first", ":1": "first", "1:": "rest", "-1": "last", "-1:": "last"}
+        return known.get(place[1], "other")
+    if len(place) == 1 and place[0].count(":") == 1 and len(place[0]) > 1:  # parts are rows
+        return "first" if place[0].startswith(":") else "rest" if place[0].endswith(":") else "other"
+    return "other"
 
 
 def _unshaped(node: cst.BaseExpression) -> cst.BaseExpression:
