@@ -12,13 +12,13 @@ What was mined is logged once an epoch, where the script logs: the gap between t
 positives and mined items, the model's AUC, the share of random draws, and how many mined items
 turn out to be positives of the validation data.
 
-Why: measured on MovieLens-100k, three to five seeds, ranking all items, NDCG@10 against the same loop
-with random negatives: two towers under a dot product +13 %, under a cosine +12 %, NeuMF with four
-negatives +3 %. Trained on hard ones from the first step, towers under a dot product lost 7 %. It
-need not help everywhere: compare with `--pool-size 1`, which is the script's own draw. Larger pools
-did worse (the hardest of 32 lost 12 %, of the whole catalogue over 70 %): what scores highest there
-are items that the user would like. An epoch took 1.7 to 1.8 times as long. `bench/README.md` has the
-table.
+Why: measured on MovieLens-100k, three to five seeds, ranking all items, NDCG@10 against the same
+loop with random negatives: two towers under a dot product +13 %, under a cosine +12 %, NeuMF with
+four negatives +3 %. Trained on hard ones from the first step, towers under a dot product lost 7 %.
+It need not help everywhere: compare with `--pool-size 1`, which is the script's own draw. Larger
+pools did worse (the hardest of 32 lost 12 %, of the whole catalogue over 70 %): what scores highest
+there are items that the user would like. An epoch took 1.7 to 1.8 times as long. `bench/README.md`
+has the table.
 
 Example:
 
