@@ -77,7 +77,7 @@ Options: as flags, or with the same names under `[tool.quickwins.hard_negatives]
     --top-share 0.0       pick at random among this share of the pool's hardest; 0: the hardest
     --random-share        share of negatives left random; unset: 0 for one, 0.5 for several
     --warmup-steps 0      so many steps at first with the script's own draw
-    --warmup-auc 0.75     random negatives, too, while the model's AUC is lower; 0: hard ones at once
+    --warmup-auc 0.75     negatives stay random below this AUC of the model; 0: hard ones at once
     --ranking-weight 0.3  weight of the ranking term beside a rating loss
     --ranking-scale 20.0  what that term multiplies differences of scores with
     --positives all       its positives: all rows, or `liked` ones, which costs less RMSE
