@@ -40,6 +40,8 @@ CONFIDENCE = 0.95
 FEWEST = 2
 #: What to install where scipy is missing.
 INSTALL = "pip install 'quickwins-codemod[trial]'"
+#: What HardNegatives.statistics() tells of the mining, and not of the model.
+_MINING = re.compile(r"(^|/)negatives/")
 #: Values that differ by less of their size are one value, computed twice.
 _SAME = 1e-9
 _COSTS = (SPEED, EPOCH_SECONDS, WALL, *PEAKS)
@@ -303,7 +305,8 @@ def _with_logged(run: Run, attempt: Attempt) -> Run:
     found = {
         name: values
         for name, values in logged.items()
-        if len(values) == len(run.epochs) and better(name) is not None and not _is_batch(name)
+        if len(values) == len(run.epochs) and better(name) is not None
+        if not _is_batch(name) and not _MINING.search(name)
         if not any(
             name == known
             or re.search(rf"[/_]{re.escape(known)}$", name)

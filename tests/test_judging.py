@@ -392,7 +392,7 @@ def test_what_the_script_logged_once_an_epoch_is_measured_too() -> None:
         logging(
             lambda a: {
                 "val/rmse": (1.0, 0.8 + 0.01 * a.seed, 0.9), "val/ndcg@10": (0.1, 0.2, 0.3),
-                "batch/loss": (1.0,) * 3,
+                "batch/loss": (1.0,) * 3, "train/negatives/auc": (0.5, 0.6, 0.7),
                 "rmse": (1.0,) * 60, "temperature": (1.0, 2.0, 3.0), "lr": (1.0, 1.0, 1.0),
                 "final/test_rmse": (0.7,),
             }
@@ -401,7 +401,10 @@ def test_what_the_script_logged_once_an_epoch_is_measured_too() -> None:
     found = judge(trial)
     names = {measure.name for measure in found.measures}
     assert "val/rmse" in names
-    assert not names & {"val/ndcg@10", "batch/loss", "rmse", "temperature", "lr", "final/test_rmse"}
+    assert not names & {
+        "val/ndcg@10", "batch/loss", "rmse", "temperature", "lr", "final/test_rmse",
+        "train/negatives/auc",
+    }  # fmt: skip
     (at_best,) = [m for m in found.measures if (m.name, m.when) == ("val/rmse", "best")]
     assert at_best.better == "lower"
     assert found.value("baseline", at_best).mean == pytest.approx(0.81), "of epoch 2"
