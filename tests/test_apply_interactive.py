@@ -440,7 +440,7 @@ def test_the_sample_repository(tmp_path: Path) -> None:
     folder = shutil.copytree(FIXTURES / "recsys", tmp_path / "sample")
     git(folder, "init", "-q")
     git(folder, "add", ".")
-    dialogue, keys = Dialogue(folder, "."), iter("ynysyyynknyyyyyynyyyyyyyy")
+    dialogue, keys = Dialogue(folder, "."), iter("ynysyyynknyyyyyyn" + 30 * "y")
     answered: list[str] = []
     while dialogue.child.expect([PROMPT, pexpect.EOF]) == 0:
         answered.append(next(keys))
