@@ -184,9 +184,23 @@ class Records:
                 continue
             named = [self.tree.code(call.func)]
             named += [self.tree.code(made.func) for made in self.names.creations(call.func)]
-            if any(_PAIRWISE.search(name) for name in named):
+            if any(_PAIRWISE.search(name) for name in named) or self._compares(call):
+                return call
+            function = self.names.callee(call)
+            if function is not None and any(
+                self._compares(inner) for inner in self.tree.calls_within(function.body)
+            ):
                 return call
         return None
+
+    def _compares(self, call: cst.Call) -> bool:
+        """`logsigmoid(better - worse)` or `softplus(worse - better)`: BPR written out."""
+        name = self.tree.code(call.func).rpartition(".")[2]
+        value = call.args[0].value if call.args else None
+        is_difference = isinstance(value, cst.BinaryOperation) and isinstance(
+            value.operator, cst.Subtract
+        )
+        return is_difference and name in ("logsigmoid", "softplus")
 
     # -- comparisons of the rate around a step ---------------------------------------------------
 
