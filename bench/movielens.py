@@ -5,13 +5,14 @@ usage: python bench/movielens.py --work FOLDER [--seeds N] [--epochs N] [--scrip
                                  [--select RULES] [--users N]
 
 Makes a repository in FOLDER from `fixtures/recsys`, puts the ratings there, and runs `quickwins trial`
-on NeuMF, two-tower and sequential script, as a user would. An interrupted bench goes on where it
-stopped. It prints a Markdown table, and leaves a page for each script in FOLDER.
+on NeuMF, two-tower, sequential and the two scripts for implicit feedback, as a user would. An
+interrupted bench goes on where it stopped. It prints a Markdown table, and leaves a page for each
+script in FOLDER.
 
-Two lines of the two rating scripts' copies are changed, the same for all variants: they take their
-split from a column of the ratings instead of drawing it. `random` holds out a tenth of each user's
-ratings for validation and a tenth for test, at random; `last` the last rating of each user for test,
-and the one before it for validation. A module beside them, `parts.py`, lets the metrics rank for the
+One line of each copy is changed where the split is drawn, the same for all variants: it comes from a
+column of the ratings instead. `random` holds out a tenth of each user's ratings for validation and a
+tenth for test, at random; `last` the last rating of each user for test, and the one before it for
+validation. A module beside them, `parts.py`, lets the metrics rank for the
 test rows, too, under the same rules as for those of validation: all items but the user's train items,
 every held-out item relevant. NDCG@10 and RMSE are those of the epoch with the best NDCG@10 on
 validation; RMSE is the script's own, on validation, in its own unit. The sequential script splits by
