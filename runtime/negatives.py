@@ -215,10 +215,12 @@ class HardNegatives:
             _require_one_each("label", labels, drawn)
             rows, own = rows.repeat_interleave(own.shape[1], 0), own.reshape(-1, 1)
             negative = labels.to(rows.device).reshape(-1) == 0
-            ranked = (rows[~negative], own[~negative])
-            if positives is not None:
+            ranked = None
+            if positives is None:
+                ranked = (rows[~negative], own[~negative])
+            else:
                 _require_one_each("positive", positives, drawn)
-                positives, ranked = positives.reshape(-1)[negative], None
+                positives = positives.reshape(-1)[negative]
             result = own.clone()
             result[negative] = self._mine(
                 model, rows[negative], own[negative], positives, score, encode, ranked

@@ -729,7 +729,7 @@ class Options:
             "top_share": self.top_share or None,
             "random_share": self.random_share,
             "warmup_steps": self.warmup_steps or None,
-            "warmup_auc": None if self.warmup_auc == 0.75 else self.warmup_auc,
+            "warmup_auc": None if self.warmup_auc == Options.warmup_auc else self.warmup_auc,
         }
         return [f"{name}={value}" for name, value in values.items() if value is not None]
 
