@@ -1,10 +1,12 @@
 """What a script learns of its data loaders from the files that it imports."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from quickwins_codemod.pipeline import Context, process
+from quickwins_codemod.script.neighbours import Neighbours
 from quickwins_codemod.settings import Settings
 from quickwins_codemod.verdict import FileOutcome
 
@@ -136,3 +138,11 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path) -> None:
     )
     found = process(root / "train.py", Context(root, root, Settings(select=("onecycle",))))
     assert [v.code for v in found.verdicts] == ["QW114"]
+
+
+def test_a_pipe_beside_the_script_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    neighbours = Neighbours(tmp_path / "train.py", [tmp_path], tmp_path)
+    assert not neighbours.mention("train")
+    (tmp_path / "user.py").write_text("from train import fit\n")
+    assert neighbours.mention("train", "fit")

@@ -76,6 +76,8 @@ class Neighbours:
                 path = os.path.join(folder, file)
                 if not file.endswith((".py", ".ipynb")) or path == str(self.script):
                     continue
+                if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait
+                    continue
                 try:
                     with open(path, "rb") as stream:
                         text = stream.read()
