@@ -2,7 +2,7 @@
 
 usage: python bench/movielens.py --work FOLDER [--seeds N] [--epochs N] [--scripts NAME …]
                                  [--split random|last] [--batch-size N] [--learning-rate RATE]
-                                 [--select RULES] [--users N]
+                                 [--select RULES] [--users N] [--amp fp16|bf16]
 
 Makes a repository in FOLDER from `fixtures/recsys`, puts the ratings there, and runs `quickwins trial`
 on NeuMF, two-tower, sequential and the two scripts for implicit feedback, as a user would. An
@@ -144,6 +144,9 @@ def main() -> None:
         "--users", type=int, default=0, help="rank for so many, always the same; 0: for all 943"
     )
     parser.add_argument("--select", default="onecycle,hard-negatives,amp", metavar="RULES")
+    parser.add_argument(
+        "--amp", choices=["fp16", "bf16"], help="on a CPU, where it is off otherwise"
+    )
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = read(options.work)
@@ -245,7 +248,8 @@ def run(name: str, repository: Path, options: argparse.Namespace) -> dict[str, A
     words = [
         "--seeds", str(options.seeds), "--python", sys.executable, "--root", ".",
         "--format", "json", "--html", str(page), "--select", options.select,
-        "--max-users", str(options.users), training.script, "--",
+        "--max-users", str(options.users), *(["--amp", options.amp] if options.amp else []),
+        training.script, "--",
         "--ratings-path", "data/ratings.csv", "--movies-path", "data/movies.csv",
         "--epochs", str(epochs), "--batch-size", str(options.batch_size),
         "--learning-rate", str(options.learning_rate or training.learning_rate),

@@ -47,8 +47,7 @@ def check(variant: Variant, attempt: Attempt) -> tuple[tuple[Defect, ...], tuple
         )
     elif not any(optimizer.steps for optimizer in seen.optimizers):
         found.append(
-            "no optimizer step was seen in the script's own process, so that only its metrics were"
-            " checked"
+            "no optimizer step was seen in the script's own process, so that no win was checked"
         )
     else:
         codes = set(variant.codes)
@@ -60,7 +59,8 @@ def check(variant: Variant, attempt: Attempt) -> tuple[tuple[Defect, ...], tuple
             found += _amp(seen, codes)
         elif "amp" in variant.select and codes & _MENDED:
             found += _mended(seen)
-    found += _metrics(seen, attempt)
+    if variant.measures_itself:
+        found += _metrics(seen, attempt)
     found += _surroundings(seen)
     defects = tuple(item for item in found if isinstance(item, Defect))
     return defects, tuple(dict.fromkeys(item for item in found if isinstance(item, str)))
@@ -71,6 +71,8 @@ def one_seed(attempts: Iterable[Attempt]) -> str | None:
     done = [a for a in attempts if a.variant == BASELINE and a.status == "done" and a.run]
     computed = [[_computed(epoch) for epoch in a.run.epochs] for a in done if a.run]
     if len(computed) < 2 or any(epochs != computed[0] for epochs in computed[1:]):
+        return None
+    if not any(computed[0]):  # times alone, of a script without metrics
         return None
     return (
         f"all {len(computed)} runs of the baseline computed the very same: the script seeds its"

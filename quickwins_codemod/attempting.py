@@ -79,28 +79,32 @@ def prepare(
     tag: str = "",
     records: Path | None = None,
     amp: str = "",
+    watched: bool = False,
 ) -> Prepared:
     """Make a copy below a folder, write the rewrite into it, and say how to start the script.
 
     result: what to write; None leaves the script as it is. seed: which repetition it is; None
     leaves all random streams alone. records: where Trackers write; a folder of this run, if not
-    given. Raises AttemptError.
+    given. watched: let the launcher write a record there, for want of a Tracker. Raises AttemptError.
     """
     workspace.remove(folder)
+    records = records or folder / _RECORDS
     try:
         copy = layout.copy(folder / _TREE)
         scratch = folder / _SCRATCH
         scratch.mkdir()
         if result is not None:
             _rewrite(result, copy)
-        launch = {"original": str(place.root), "copy": str(copy), "seed": seed}
+        record = str(records / f"{tag or 'watched'}.jsonl") if watched else None
+        launch = {
+            "original": str(place.root), "copy": str(copy), "seed": seed, "record": record
+        }  # fmt: skip
         (folder / "launch.json").write_text(json.dumps(launch), encoding="utf-8")
     except workspace.WorkspaceError as error:
         raise AttemptError(str(error)) from None
     except OSError as error:
         raise AttemptError(f"{folder}: cannot be written: {error.strerror}") from None
     cwd = copy / place.folder.relative_to(place.root)
-    records = records or folder / _RECORDS
     words = workspace.moved([place.given, *arguments], place.root, copy, place.folder)
     environment = {
         **workspace.moved_environment(os.environ, place.root, copy),

@@ -328,7 +328,7 @@ def _trial(context: click.Context, rules: Sequence[Transform], given: dict[str, 
         lines.interrupted(stopped.trial)
         return INTERRUPTED
     except (
-        trial.UnmeasurableError, attempting.AttemptError, workspace.WorkspaceError, trials.TrialError,
+        trial.UnreadableError, attempting.AttemptError, workspace.WorkspaceError, trials.TrialError,
     ) as error:  # fmt: skip
         raise Refused(f"trial: {error}", FAILED) from None
     return _show_trial(found, settings, rules, given, config)

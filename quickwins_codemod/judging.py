@@ -324,7 +324,7 @@ def _with_logged(run: Run, attempt: Attempt) -> Run:
 
 
 def headline(runs: Sequence[Run]) -> str | None:
-    """Choose what decides about quality: NDCG, else what ranks too, else a loss on held-out rows.
+    """Choose what decides about quality: NDCG, else what ranks too, else what held-out rows say.
 
     runs: of the baseline, since a win must not choose its own measure.
     """
@@ -337,9 +337,11 @@ def headline(runs: Sequence[Run]) -> str | None:
     choices: list[Callable[[str], bool]] = [
         lambda name: bare(name).startswith("ndcg@"),
         lambda name: "@" in name and better(name) == "higher",
-        lambda name: better(name) == "higher",
+        lambda name: better(name) == "higher" and _is_held_out(name),
+        lambda name: better(name) == "higher" and not _is_of_training(name),
         lambda name: better(name) == "lower" and _is_held_out(name) and "loss" in name,
         lambda name: better(name) == "lower" and _is_held_out(name),
+        lambda name: better(name) == "higher",
         lambda name: better(name) == "lower",
     ]
     return next((name for choice in choices for name in quality if choice(name)), None)
@@ -348,6 +350,10 @@ def headline(runs: Sequence[Run]) -> str | None:
 def _is_held_out(name: str) -> bool:
     held_out = {"val", "valid", "validation", "eval", "evaluation", "test", "dev"}
     return bool(_words(name) & held_out)
+
+
+def _is_of_training(name: str) -> bool:
+    return bool(_words(name) & {"train", "training"})
 
 
 def _is_batch(name: str) -> bool:
@@ -460,7 +466,8 @@ def _missing(trial: Trial, variant: str, against: str, chosen: str | None) -> tu
             if attempt.status != "done" or attempt.run is None:
                 said.append(f"seed {seed + 1}: {name} {_STATUS[attempt.status]}")
                 break
-            if chosen and all(value is None for value in attempt.run.values(chosen)):
+            run = finished(trial, name)[seed]
+            if chosen and all(value is None for value in run.values(chosen)):
                 said.append(f"seed {seed + 1}: {chosen} of {name} is never a finite number")
                 break
     return tuple(said)
@@ -632,12 +639,13 @@ def _recommend(trial: Trial, cases: Sequence[Case]) -> Recommendation:
     if kept in wins.values():
         untried = ()
     name = chosen.variant if chosen else BASELINE
+    measuring = () if trial.unmeasured else (MEASURING,)
     if beside := [
         rule for v in trial.variants if v.name == name for rule in v.wins if rule in idle
     ]:
         notes.append(f"{_and(beside)} ran with these, and did nothing here")
     return Recommendation(
-        (*(rule for rule in alone if rule in wins[name]), MEASURING),
+        (*(rule for rule in alone if rule in wins[name]), *measuring),
         name,
         tuple(advice),
         untried,
@@ -742,6 +750,11 @@ def _named(case: Case) -> str:
 
 def _notes(trial: Trial, measures: Sequence[Measure], scipy: bool) -> list[str]:
     notes = [*trial.notes]
+    if trial.unmeasured and trial.variants:
+        notes.append(
+            f"no metrics could be added ({trial.unmeasured}): quality is what the script itself logs"
+            " to wandb once an epoch, and times are those of its passes over a DataLoader"
+        )
     if not scipy:
         notes.append(f"no intervals and no verdicts: scipy is not installed ({INSTALL})")
     if 1 < len(trial.seeds) < 5 and measures:

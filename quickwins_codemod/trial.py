@@ -62,8 +62,8 @@ class PlaceError(Exception):
     """A script that cannot be tried from here; one line, a matter of usage."""
 
 
-class UnmeasurableError(Exception):
-    """A script that cannot be rewritten so that it measures itself; one line for the user."""
+class UnreadableError(Exception):
+    """A script that cannot be rewritten at all; one line for the user."""
 
 
 class Interrupted(Exception):
@@ -219,6 +219,7 @@ class Plan:
             seed=moment.seed,
             tag=variant,
             amp=request.amp,
+            watched=bool(self.trial.unmeasured),
         )
         watch = _Records(prepared.records)
 
@@ -307,7 +308,9 @@ class Plan:
 def prepare(request: Request) -> Plan:
     """Rewrite the script in all variants, in memory, and look at what has been done of the trial.
 
-    Raises UnmeasurableError, PlaceError, trials.TrialError.
+    Where the metrics cannot be added, all variants go without, and the launcher watches their times.
+
+    Raises UnreadableError, PlaceError, trials.TrialError.
     """
     place, settings = request.place, request.settings
     wanted = [
@@ -318,26 +321,30 @@ def prepare(request: Request) -> Plan:
     if not wanted:
         raise PlaceError("no win is selected: --select one of the rules beside metrics")
     rewrites = {BASELINE: rewrite(place, _selecting(request, (MEASURING,)))}
-    _must_measure(rewrites[BASELINE], place)
+    unmeasured = _unmeasured(rewrites[BASELINE], place)
+    if unmeasured:
+        del rewrites[BASELINE]  # it is the script as it stands
+    measuring = () if unmeasured else (MEASURING,)
     applicable, inapplicable = [], []
     for rule in wanted:
-        result = rewrite(place, _selecting(request, (rule, MEASURING)))
+        result = rewrite(place, _selecting(request, (rule, *measuring)))
         if any(v.rule == rule and v.status == "applied" for _, v in _verdicts(result)):
             applicable.append(rule)
             rewrites[rule] = result
         else:
             inapplicable.append(_why_not(rule, result))
     variants = []
-    for variant in trials.variants(applicable, request.ablate) if applicable else ():
-        if variant.name not in rewrites:
+    forms = trials.variants(applicable, request.ablate, not unmeasured) if applicable else ()
+    for variant in forms:
+        if variant.name not in rewrites and variant.select:
             rewrites[variant.name] = rewrite(place, _selecting(request, variant.select))
-        said = list(_verdicts(rewrites[variant.name]))
+        said = list(_verdicts(rewrites[variant.name])) if variant.select else []
         codes = {v.code for _, v in said}
         files = {path for path, v in said if v.status == "applied" and v.rule in variant.wins}
         variants.append(
             dataclasses.replace(variant, codes=tuple(sorted(codes)), files=tuple(sorted(files)))
         )
-    trial = _new(request, variants, inapplicable, rewrites)
+    trial = _new(request, variants, inapplicable, rewrites, unmeasured)
     folder = place.root / STATE / "trials" / trial.id
     return Plan(request, _resumed(trial, folder, request.restart), folder, rewrites)
 
@@ -347,6 +354,7 @@ def _new(
     variants: Sequence[Variant],
     inapplicable: Sequence[Inapplicable],
     rewrites: dict[str, RunResult],
+    unmeasured: str,
 ) -> Trial:
     place = request.place
     known = _fingerprint(request, rewrites)
@@ -368,6 +376,7 @@ def _new(
         started=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         amp=request.amp,
         time_limit=request.time_limit,
+        unmeasured=unmeasured,
         fingerprint=known,
         command=request.command,
         commands={variant.name: _once(request, variant) for variant in variants},
@@ -381,6 +390,8 @@ def _wins(variants: Sequence[Variant]) -> list[str]:
 
 def _once(request: Request, variant: Variant) -> str:
     """Return the command that runs a variant once."""
+    if not variant.select:
+        return shlex.join(["python", request.place.given, *request.arguments])
     words = ["quickwins", "run", request.place.given, "--select", ",".join(variant.select)]
     words += [*request.words, *(["--", *request.arguments] if request.arguments else [])]
     amp = f"QUICKWINS_AMP={request.amp} " if request.amp else ""
@@ -448,19 +459,17 @@ def _verdicts(result: RunResult) -> Iterator[tuple[str, Verdict]]:
             yield from ((outcome.path, verdict) for verdict in outcome.verdicts)
 
 
-def _must_measure(result: RunResult, place: Place) -> None:
+def _unmeasured(result: RunResult, place: Place) -> str:
+    """Say why no metrics can be added, nothing where they are. Raises UnreadableError."""
     found = [(path, v) for path, v in _verdicts(result) if path == place.script]
     for path, verdict in found:
         if verdict.code.startswith("QW0") and verdict.status == "refused":
-            raise UnmeasurableError(f"{path}:{verdict.line}: {verdict.code} {verdict.message}")
+            raise UnreadableError(f"{path}:{verdict.line}: {verdict.code} {verdict.message}")
     said = [(p, v) for p, v in _verdicts(result) if v.rule == MEASURING]
     if any(v.status in ("applied", "already") for _, v in said):
-        return
+        return ""
     why = "; ".join(f"{p}:{v.line}: {v.code} {v.message}" for p, v in said if v.status == "refused")
-    raise UnmeasurableError(
-        f"{place.script}: no metrics can be added, so nothing can be measured"
-        f" ({why or 'no training loop with a validation was found in it or what it imports'})"
-    )
+    return why or "no training loop with a validation was found in the script or what it imports"
 
 
 def _why_not(rule: str, result: RunResult) -> Inapplicable:

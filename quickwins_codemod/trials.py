@@ -4,7 +4,8 @@ A trial's folder is `.quickwins/trials/<id>/` below the root of the repository:
 
     trial.json                       what was asked for, and on which machine
     <variant>/seed-<n>/attempt.json  how one run of the script ended, and what the checks said
-                      /record.jsonl  what the runtime's Tracker wrote (record-2.jsonl, … of others)
+                      /record.jsonl  what the runtime's Tracker wrote (record-2.jsonl, … of others),
+                                     or the launcher, where there can be no Tracker
                       /observation.json  what the launcher saw the script do
                       /stdout.log, stderr.log
 
@@ -28,7 +29,8 @@ from quickwins_codemod import compare
 
 #: The version of the files that is understood.
 VERSION = 1
-#: The rule that every variant has, so that all of them are measured by the same code.
+#: The rule that every variant has, so that all of them are measured by the same code. Where it
+#: cannot be applied, none has it, and the launcher writes the record (`child/recording.py`).
 MEASURING = "metrics"
 BASELINE, ALL = "baseline", "all"
 #: The script as it stands, without a rewrite; run where the baseline fails.
@@ -49,8 +51,8 @@ class TrialError(Exception):
 class Variant:
     """One form of the script.
 
-    select: the rules that are applied to it, `metrics` among them. codes: all that was said of the
-        script and the files it imports, once each. files: those that the wins change.
+    select: the rules that are applied to it, `metrics` among them if it can be. codes: all that was
+        said of the script and the files it imports, once each. files: those that the wins change.
     """
 
     name: str
@@ -62,6 +64,11 @@ class Variant:
     def wins(self) -> tuple[str, ...]:
         """The rules that are on trial in it: none in the baseline."""
         return tuple(rule for rule in self.select if rule != MEASURING)
+
+    @property
+    def measures_itself(self) -> bool:
+        """Whether it has the metrics, and a Tracker."""
+        return MEASURING in self.select
 
 
 @dataclass(frozen=True)
@@ -284,6 +291,7 @@ class Trial:
     select: the rules on trial, those that do not apply among them. seeds: the first leaves the
         script's own seeds as they are.
     amp: QUICKWINS_AMP for all attempts, if it was set. time_limit: seconds for each attempt.
+    unmeasured: why the metrics could not be added, so that no variant has them; empty where all do.
     fingerprint: of the rewritten sources, the arguments, and the data they name.
     original: the run of the script as it stands, if the baseline failed.
     changed: files of the original tree that are not as they were before the trial.
@@ -302,6 +310,7 @@ class Trial:
     started: str = ""
     amp: str = ""
     time_limit: float | None = None
+    unmeasured: str = ""
     fingerprint: str = ""
     command: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
@@ -315,18 +324,21 @@ class Trial:
         return tuple(attempt for attempt in self.attempts if attempt.variant == variant)
 
 
-def variants(rules: Sequence[str], ablate: bool = False) -> tuple[Variant, ...]:
+def variants(
+    rules: Sequence[str], ablate: bool = False, measures: bool = True
+) -> tuple[Variant, ...]:
     """Return what there is to run for these wins: none, each alone, all, and all but each.
 
-    rules: those on trial that apply, `metrics` not among them.
+    rules: those on trial that apply, `metrics` not among them. measures: whether that applies.
     """
-    found = [Variant(BASELINE, (MEASURING,))]
-    found += [Variant(rule, (rule, MEASURING)) for rule in rules]
+    measuring = (MEASURING,) if measures else ()
+    found = [Variant(BASELINE, measuring)]
+    found += [Variant(rule, (rule, *measuring)) for rule in rules]
     if len(rules) > 1:
-        found.append(Variant(ALL, (*rules, MEASURING)))
+        found.append(Variant(ALL, (*rules, *measuring)))
     if ablate and len(rules) > 2:  # of two, the one without the other is there already
         found += [
-            Variant(f"{WITHOUT}{rule}", (*(r for r in rules if r != rule), MEASURING))
+            Variant(f"{WITHOUT}{rule}", (*(r for r in rules if r != rule), *measuring))
             for rule in rules
         ]
     return tuple(found)

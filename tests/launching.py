@@ -93,7 +93,7 @@ if __name__ == "__main__":
 
 @dataclass
 class Job:
-    """A script to start in a copy of a tree. folder: where what is seen goes."""
+    """A script to start in a copy of a tree. folder: where what is seen goes, and records."""
 
     folder: Path
     copy: Path
@@ -102,6 +102,7 @@ class Job:
     seed: int | None = 0
     original: Path | None = None
     launched: bool = True  # False: as plain Python runs it
+    records: bool = False  # whether the launcher writes a record, for want of a Tracker
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -120,7 +121,10 @@ def launch_all(jobs: list[Job]) -> list[Launched]:
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
         original = job.original or job.folder / "original"
-        launch = {"original": str(original), "copy": str(job.copy), "seed": job.seed}
+        record = str(job.folder / trials.record_name(1)) if job.records else None
+        launch = {
+            "original": str(original), "copy": str(job.copy), "seed": job.seed, "record": record
+        }  # fmt: skip
         (job.folder / "launch.json").write_text(json.dumps(launch))
         words = [job.script, *job.arguments]
         if job.launched:

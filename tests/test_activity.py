@@ -364,6 +364,14 @@ def test_metrics_must_reach_the_log_under_any_name():
         assert checks(seen, rules=("metrics",))[0] == expected
 
 
+def test_a_variant_without_metrics_is_checked_for_its_wins_alone():
+    seen = dataclasses.replace(SOUND, schedules=())
+    attempt = make_attempt("onecycle", 0, 0.2, observation=seen, runs=())
+    variant = Variant("onecycle", ("onecycle",), ("QW102", "QW410"), ("train.py",))
+    defects, _ = activity.check(variant, attempt)
+    assert [defect.check for defect in defects] == ["schedule-missing"]
+
+
 def test_a_win_that_changes_only_what_is_not_imported_is_not_exercised():
     seen = dataclasses.replace(SOUND, schedules=(), imported=("train.py", "data.py"))
     attempt = make_attempt("onecycle", 0, 0.2, observation=seen)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -309,6 +310,14 @@ def test_a_win_that_changes_nothing_is_said_and_not_run(tree, capsys):
     assert not (tree / ".quickwins" / "trials").exists()
 
 
+def test_a_script_that_trains_nothing_is_not_run(tree, capsys):
+    (tree / "notes.py").write_text("open('trace', 'w')\n")
+    code = invoke("trial", "notes.py")
+
+    assert code == 0 and "so there is nothing to try" in capsys.readouterr().err
+    assert not (tree / "trace").exists() and not (tree / ".quickwins" / "trials").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -319,13 +328,11 @@ def test_a_win_that_changes_nothing_is_said_and_not_run(tree, capsys):
         (("trial", "train.py", "--time-limit", "0"), 2, "--time-limit"),
         (("trial", "train.py", "--epochs", "3"), 2, "epochs"),
         (("trial", "train.py", "--root", "sub"), 2, "train.py is not below it"),
-        (("trial", "notes.py"), 3, "nothing can be measured"),
         (("trial", "broken.py"), 3, "broken.py:2: QW001"),
     ],
 )
 def test_what_cannot_be_tried_is_one_line(tree, capsys, words, code, said):
     (tree / "sub").mkdir()
-    (tree / "notes.py").write_text("print('no training here')\n")
     (tree / "broken.py").write_text("import torch\nloss.backward( = optimizer.step(\n")
     found = invoke(*words)
     out, err = capsys.readouterr()
@@ -340,6 +347,93 @@ def test_a_script_of_another_repository_is_run_from_there(tree, capsys, monkeypa
 
     assert invoke("trial", "project/train.py") == 2
     assert "go there first" in capsys.readouterr().err
+
+
+# A script to which no metrics can be added
+
+CLASSIFIER = '''\
+import argparse
+
+import torch
+import wandb
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=2)
+    args = parser.parse_args()
+    run = wandb.init(project="digits", config=vars(args))
+    torch.manual_seed(0)
+    inputs = torch.randn(300, 6)
+    labels = (inputs.sum(1) > 0).long()
+    train_loader = DataLoader(TensorDataset(inputs[:200], labels[:200]), batch_size=20, shuffle=True)
+    val_loader = DataLoader(TensorDataset(inputs[200:], labels[200:]), batch_size=20)
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    criterion = nn.CrossEntropyLoss()
+    for epoch in range(args.epochs):
+        model.train()
+        for x, y in train_loader:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            losses = [criterion(model(x), y).item() for x, y in val_loader]
+        wandb.log({"train/loss": loss.item(), "val/loss": sum(losses) / len(losses)})
+
+
+main()
+'''
+
+
+@pytest.fixture
+def classifier(tree, monkeypatch):
+    (tree / "train.py").write_text(CLASSIFIER)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return tree
+
+
+def test_a_script_without_metrics_is_tried_by_what_it_logs(classifier, capsys):
+    code = invoke(
+        "trial", "train.py", "--select", "onecycle", "--seeds", "2", "--html", "page.html",
+        "--", "--epochs", "3",
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    _, trial = only(classifier)
+    flat = " ".join(out.split())
+
+    assert code == 0, err
+    line = 1 + CLASSIFIER[: CLASSIFIER.index("        for x, y in")].count("\n")
+    assert f"so that times are watched only (train.py:{line}: QW410" in err
+    assert [v.select for v in trial.variants] == [(), ("onecycle",)]
+    assert all(len(a.run.epochs) == 3 and not a.defects for a in trial.attempts)
+    assert [s.kind for s in trial.of("onecycle")[0].observation.schedules] == ["OneCycle"]
+    assert "Quality is val/loss at the epoch where it is best." in flat
+    assert "baseline, the script as it stands" in flat and "without seed" not in flat
+    assert re.search(r"onecycle: .+ quality", flat)
+    assert "training seconds per epoch, mean:" in flat
+    assert trial.commands["baseline"] == "python train.py --epochs 3"
+    assert (classifier / "page.html").read_text().count("val/loss") > 3
+    assert (classifier / "train.py").read_text() == CLASSIFIER
+
+
+def test_a_script_that_logs_nothing_has_verdicts_on_time_and_memory_only(classifier, capsys):
+    text = CLASSIFIER.replace("import wandb\n", "").replace("wandb.log(", "print(")
+    (classifier / "train.py").write_text(
+        text.replace('    run = wandb.init(project="digits", config=vars(args))\n', "")
+    )
+    code = invoke("trial", "train.py", "--select", "onecycle", "--seeds", "2")
+    out, _ = capsys.readouterr()
+    flat = " ".join(out.split())
+
+    assert code == 0
+    assert "Quality is not judged: no metrics could be added, and the script logs none" in flat
+    assert "onecycle: no verdict on quality" in flat and "No recommendation" in flat
+    assert "computed the very same" not in flat
 
 
 # One run

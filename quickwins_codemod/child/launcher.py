@@ -3,7 +3,8 @@
 usage: PYTHON launcher.py FOLDER SCRIPT [ARGS...]
 
 FOLDER holds launch.json: {"original": the tree that must not be written, "copy": where the script
-runs, "seed": which repetition this is, or null}; what was seen goes to FOLDER/observation.json.
+runs, "seed": which repetition this is, or null, "record": where to write one, or null};
+what was seen goes to FOLDER/observation.json.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ def _load(name: str) -> Any:
 class _Notes:
     """What was seen, written once: when the script ends, or when it is told to."""
 
-    def __init__(self, folder: str, watch: Any, guard: Any, problems: list[str]) -> None:
+    def __init__(
+        self, folder: str, watch: Any, guard: Any, recorder: Any, problems: list[str]
+    ) -> None:
         self.path = os.path.join(folder, "observation.json")
+        self.recorder = recorder
         self.watch, self.guard, self.problems = watch, guard, problems
         self.failure: Optional[dict[str, Any]] = None
         self.process = os.getpid()
@@ -41,6 +45,8 @@ class _Notes:
     def write(self) -> None:
         if os.getpid() != self.process:  # a fork of the script's
             return
+        if self.recorder is not None:
+            self.recorder.close()
         found = {
             "version": 1,
             **self.watch.found(),
@@ -105,8 +111,12 @@ def main() -> None:
         asked = json.load(file)
     imports, seeding = _load("imports"), _load("seeding")
     guard = _load("guard").Guard(asked["original"], asked["copy"], folder)
-    watch = _load("watching").Watch(guard)
-    notes = _Notes(folder, watch, guard, imports.problems)
+    watching = _load("watching")
+    watch = watching.Watch(guard)
+    recorder = None
+    if asked.get("record"):
+        recorder = _load("recording").Recorder(asked["record"], watching.replace, watching.peaks)
+    notes = _Notes(folder, watch, guard, recorder, imports.problems)
     # First of all handlers, so that it is the last to run.
     atexit.register(notes.write)
 
@@ -120,6 +130,8 @@ def main() -> None:
     if asked["seed"] is not None:
         seeding.seed(imports, int(asked["seed"]))
     watch.start(imports)
+    if recorder is not None:
+        recorder.start(imports)
     guard.start()
 
     own = sys.modules["__main__"]  # kept: its functions are still to run

@@ -78,7 +78,7 @@ class Watch:
                 if len(values) <= _MOST_VALUES and any(value is not None for value in values)
             },
             "not_finite": sorted(key for key, finite in self.logged.items() if not finite),
-            **_peaks(self.torch),
+            **peaks(self.torch),
         }
 
     # Optimizers, schedules, scalers
@@ -90,17 +90,17 @@ class Watch:
         optimizer.register_optimizer_step_pre_hook(self._before_step)
         optimizer.register_optimizer_step_post_hook(self._after_step)
         for kind in {lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau}:
-            _replace(kind, "__init__", self._schedule_made)
+            replace(kind, "__init__", self._schedule_made)
         for name in ("scale", "unscale_", "step", "update"):
-            _replace(torch.amp.GradScaler, name, getattr(self, f"_scaler_{name.strip('_')}"))
-        _replace(torch.autograd, "backward", self._backward)
+            replace(torch.amp.GradScaler, name, getattr(self, f"_scaler_{name.strip('_')}"))
+        replace(torch.autograd, "backward", self._backward)
         self._listen_to_modules(torch.nn.Module)
         utils = torch.nn.utils
         for name, index in (("clip_grad_norm_", 1), ("clip_grad_value_", None)):
-            _replace(utils.clip_grad, name, functools.partial(self._clip, index))
+            replace(utils.clip_grad, name, functools.partial(self._clip, index))
             setattr(utils, name, getattr(utils.clip_grad, name))
         for owner, index in ((torch, 1), (torch.jit, 1)):
-            _replace(owner, "save", functools.partial(self._save, index))
+            replace(owner, "save", functools.partial(self._save, index))
 
     def _before_step(self, optimizer: Any, *_: Any) -> None:
         entry = self._optimizer(optimizer)
@@ -141,7 +141,7 @@ class Watch:
         bases = [kind for kind in type(schedule).__mro__ if kind is not object]
         for kind in bases:
             if "step" in vars(kind) and not hasattr(vars(kind)["step"], "_quickwins"):
-                _replace(kind, "step", self._schedule_stepped)
+                replace(kind, "step", self._schedule_stepped)
         optimizer = self._optimizer(schedule.optimizer)
         group = schedule.optimizer.param_groups[0]
         cycle = hasattr(schedule, "total_steps")
@@ -314,10 +314,10 @@ class Watch:
 
     def _wandb(self, wandb: Any) -> None:
         if callable(getattr(wandb, "init", None)):
-            _replace(wandb, "init", _offline)
+            replace(wandb, "init", _offline)
         run = getattr(sys.modules.get("wandb.sdk.wandb_run"), "Run", None)
         if isinstance(run, type) and callable(getattr(run, "log", None)):
-            _replace(run, "log", self._log)
+            replace(run, "log", self._log)
 
     def _log(self, log: Callable[..., Any], run: Any, data: Any = None, *given: Any, **named: Any):
         if isinstance(data, dict):
@@ -334,10 +334,10 @@ class Watch:
 
     def _negatives(self, module: Any) -> None:
         kind = module.HardNegatives
-        _replace(kind, "mine", self._mine)
-        _replace(kind, "ranking_loss", self._ranking_loss)
-        _replace(kind, "mask_in_batch", self._mask)
-        _replace(kind, "statistics", self._statistics)
+        replace(kind, "mine", self._mine)
+        replace(kind, "ranking_loss", self._ranking_loss)
+        replace(kind, "mask_in_batch", self._mask)
+        replace(kind, "statistics", self._statistics)
 
     def _miner(self, negatives: Any) -> _Mining:
         entry: Optional[_Mining] = self._entries.get(negatives)
@@ -497,7 +497,7 @@ def _without_private(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in entry.items() if not k.startswith("_")} for entry in entries]
 
 
-def _replace(owner: Any, name: str, watching: Callable[..., Any]) -> None:
+def replace(owner: Any, name: str, watching: Callable[..., Any]) -> None:
     """Let a function of a module or class be called by one that watches it."""
     plain = getattr(owner, name)
 
@@ -563,7 +563,7 @@ def _whole(value: Any) -> Optional[int]:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _peaks(torch: Any) -> dict[str, Optional[float]]:
+def peaks(torch: Any) -> dict[str, Optional[float]]:
     gpu = None
     if torch is not None and torch.cuda.is_initialized():
         peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]

@@ -27,7 +27,8 @@ def render(judgement: Judgement, config: str) -> str:
 def as_object(judgement: Judgement, config: str) -> dict[str, Any]:
     """Return the object that is written out.
 
-    trial: what was asked for, and `command`, which repeats it.
+    trial: what was asked for, and `command`, which repeats it. `unmeasured`: why the metrics could not
+        be added, empty where every variant has them.
     headline: the metric that decides about quality, at the epoch where it is best; null without one.
     variants: each with its rules, the `command` that runs it once, its `values` (mean, `spread`, the
         sample standard deviation, and `n` runs) and its `attempts`. `at` is `best`, `last` or `run`
@@ -56,6 +57,7 @@ def as_object(judgement: Judgement, config: str) -> dict[str, Any]:
         "started",
         "amp",
         "time_limit",
+        "unmeasured",
         "command",
     )
     found = judgement.recommendation

@@ -39,6 +39,10 @@ class Lines:
             f"{trial.script} runs in copies of the repository; variants: {names}; seeds:"
             f" {len(trial.seeds)}; torch {trial.environment.torch} on {trial.environment.device}"
         )
+        if trial.unmeasured:
+            self.say(
+                f"no metrics can be added, so that times are watched only ({trial.unmeasured})"
+            )
         if plan.done:
             rest = f"{due} are left" if due else "none is left to run; --restart starts anew"
             self.say(f"{plan.done} of {len(trial.attempts)} runs were done before, {rest}")

@@ -105,13 +105,20 @@ def basis(judgement: Judgement) -> str:
     """Say what a verdict on quality rests on."""
     if not judgement.trial.variants:
         return "No rule that was selected changes this script, so nothing was run."
-    if judgement.headline is None:
-        return "No run without the wins ended with a metric, so there is nothing to judge by."
-    return (
-        f"Quality is {plain(judgement.headline)} at the epoch where it is best. Each win is set"
-        " against the baseline, the script with measuring alone, seed by seed; in brackets is the"
+    trial = judgement.trial
+    stands = "the script as it stands" if trial.unmeasured else "the script with measuring alone"
+    against = (
+        f"Each win is set against the baseline, {stands}, seed by seed; in brackets is the"
         " 95 % interval of the mean difference."
     )
+    if judgement.headline is not None:
+        return f"Quality is {plain(judgement.headline)} at the epoch where it is best. {against}"
+    if trial.unmeasured and any(case.differences for case in judgement.cases):
+        return (
+            "Quality is not judged: no metrics could be added, and the script logs none to wandb once"
+            f" an epoch. {against}"
+        )
+    return "No run without the wins ended with a metric, so there is nothing to judge by."
 
 
 def problems(judgement: Judgement) -> list[str]:
@@ -409,7 +416,8 @@ def advised(judgement: Judgement) -> list[str]:
         together = "these rules together" if len(found.select) > 2 else "this rule"
         said.append(f"{together}, as measured: {what} {between(case.quality.difference)}")
     elif found.variant == BASELINE:
-        said.append("no win earned its place here; metrics stays, since it measures")
+        stays = "; metrics stays, since it measures" if found.select else ""
+        said.append(f"no win earned its place here{stays}")
         more = max(5, 2 * len(judgement.trial.seeds))
         said.append(f"more seeds show smaller differences; {again(judgement.trial, seeds=more)}")
     elif len(judgement.trial.seeds) < 2:
