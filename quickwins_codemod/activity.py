@@ -222,8 +222,8 @@ def _negatives(seen: Observation, codes: set[str]) -> Found:
             )
         elif calls and mining.stayed_random:
             yield (
-                f"the model's AUC was {mining.statistics['auc']:.2f} at the end, and negatives stay"
-                f" random below {mining.warmup_auc:g} (warmup-auc): hard ones were not exercised"
+                f"at the end the model's AUC was below {mining.warmup_auc:g} (warmup-auc), and"
+                " negatives stay random there: hard ones were not exercised"
             )
         elif mining.mine_calls and mining.checked and not mining.replaced:
             yield Defect(

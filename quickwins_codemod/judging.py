@@ -41,7 +41,7 @@ FEWEST = 2
 #: What to install where scipy is missing.
 INSTALL = "pip install 'quickwins-codemod[trial]'"
 #: What HardNegatives.statistics() tells of the mining, and not of the model.
-_MINING = re.compile(r"(^|/)negatives/")
+_MINING = re.compile(r"(^|[/_])negatives/")
 #: Values that differ by less of their size are one value, computed twice.
 _SAME = 1e-9
 _COSTS = (SPEED, EPOCH_SECONDS, WALL, *PEAKS)
@@ -545,8 +545,12 @@ def _idle(wins: Sequence[str], attempts: Sequence[Attempt]) -> str:
         device = seen[0].device or "this device"
         return f"not exercised: no forward pass ran in half precision on {device}"
     mining = [one for o in seen for one in o.mining]
-    if tuple(wins) == ("hard-negatives",) and mining and all(m.stayed_random for m in mining):
-        return "not exercised: the run was no longer than the warm-up, where negatives are random"
+    # A ranking term is trained, whatever its negatives are, and so has an effect to judge.
+    only_mined = mining and not any(one.ranking_calls for one in mining)
+    if tuple(wins) == ("hard-negatives",) and only_mined and all(m.stayed_random for m in mining):
+        if all(one.mine_calls <= one.warmup_steps for one in mining):
+            return "not exercised: the run was no longer than the warm-up, where negatives are random"
+        return "not exercised: the model ranked too badly for hard negatives (warmup-auc)"
     return ""
 
 

@@ -301,18 +301,23 @@ def test_mining_that_never_left_its_warm_up_is_not_exercised() -> None:
 
 
 def test_mining_by_a_model_that_never_ranked_is_not_exercised() -> None:
-    def ranking(auc):
+    def ranking(auc, calls="mine_calls"):
         def change(attempt):
             known = {"random_share": 1.0, "auc": auc}
-            mining = (trials.MiningSeen(mine_calls=60, warmup_auc=0.75, statistics=known),)
+            mining = (trials.MiningSeen(**{calls: 60}, warmup_auc=0.75, statistics=known),)
             seen = dataclasses.replace(attempt.observation, mining=mining)
             return dataclasses.replace(attempt, observation=seen)
 
         return change
 
     found = quality(with_attempts(make_trial(), ranking(0.6)))
-    assert found.outcome == "no verdict" and "not exercised" in found.reason
+    assert found.outcome == "no verdict"
+    assert found.reason == (
+        "not exercised: the model ranked too badly for hard negatives (warmup-auc)"
+    )
     assert quality(with_attempts(make_trial(), ranking(0.8))).outcome == "helps"
+    term = quality(with_attempts(make_trial(), ranking(0.6, "ranking_calls")))
+    assert term.outcome == "helps"  # of the term, whose negatives stayed random
 
 
 def test_a_module_of_the_original_tree_spoils_every_rule_of_its_variant() -> None:
@@ -397,6 +402,7 @@ def test_what_the_script_logged_once_an_epoch_is_measured_too() -> None:
             lambda a: {
                 "val/rmse": (1.0, 0.8 + 0.01 * a.seed, 0.9), "val/ndcg@10": (0.1, 0.2, 0.3),
                 "batch/loss": (1.0,) * 3, "train/negatives/auc": (0.5, 0.6, 0.7),
+                "train_negatives/auc_epoch": (0.5, 0.6, 0.7),
                 "rmse": (1.0,) * 60, "temperature": (1.0, 2.0, 3.0), "lr": (1.0, 1.0, 1.0),
                 "final/test_rmse": (0.7,),
             }
@@ -407,7 +413,7 @@ def test_what_the_script_logged_once_an_epoch_is_measured_too() -> None:
     assert "val/rmse" in names
     assert not names & {
         "val/ndcg@10", "batch/loss", "rmse", "temperature", "lr", "final/test_rmse",
-        "train/negatives/auc",
+        "train/negatives/auc", "train_negatives/auc_epoch",
     }  # fmt: skip
     (at_best,) = [m for m in found.measures if (m.name, m.when) == ("val/rmse", "best")]
     assert at_best.better == "lower"
