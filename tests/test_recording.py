@@ -79,6 +79,17 @@ LOOPS = {
         """,
         [12, 12],
     ),
+    "two loaders by turns": (
+        """
+        for epoch in range(2):
+            others = iter(val_loader)
+            for place, (x, y) in enumerate(train_loader):
+                step(x, y)
+                if place < 2:
+                    step(*next(others), other)
+        """,
+        [47, 47],
+    ),
     "iterators that are made anew": (
         """
         batches = iter(train_loader)
@@ -104,6 +115,8 @@ LOOPS = {
     ),
     "batches in a dict": (
         """
+        from collections import UserDict
+
         class Rows:
             def __len__(self):
                 return 12
@@ -111,10 +124,15 @@ LOOPS = {
             def __getitem__(self, place):
                 return {"x": x[place], "y": y[place]}
 
+        def collate(rows):
+            return UserDict({name: torch.stack([row[name] for row in rows]) for name in "xy"})
+
         for batch in DataLoader(Rows(), batch_size=5):
             step(batch["x"], batch["y"])
+        for batch in DataLoader(Rows(), batch_size=4, collate_fn=collate):
+            step(batch["x"], batch["y"])
         """,
-        [12],
+        [12, 12],
     ),
     "batches of lists": (
         """

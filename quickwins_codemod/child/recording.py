@@ -7,6 +7,8 @@ the script makes its batches itself, the whole training is one. The lines are th
 
 from __future__ import annotations
 
+import collections.abc
+import contextlib
 import json
 import os
 import platform
@@ -85,10 +87,13 @@ class Recorder:
             self._began = now
         if self._whole is None:
             self._whole = _Pass(now)
-        entry = self._current
+        entry, training = self._current, self._training
+        if entry is not None and training is not None and training.ended is None:
+            if entry.began < training.last:  # batches of two loaders by turns: one epoch
+                entry = training
         if entry is not None and entry.ended is None:
-            if entry is not self._training:
-                self._write_epoch(self._training)
+            if entry is not training:
+                self._write_epoch(training)
                 self._training = entry
                 self._began = min(self._began, entry.began)
             entry.steps, entry.last = entry.steps + 1, now
@@ -160,9 +165,10 @@ class Recorder:
         return str(self._torch.cuda.get_device_name(device))
 
     def _write(self, line: dict[str, Any], mode: str) -> None:
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        with open(self._path, mode, encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(line) + "\n")
+        with contextlib.suppress(OSError):  # the script goes on, on a full disk too
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            with open(self._path, mode, encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 class _Pass:
@@ -184,7 +190,7 @@ class _Pass:
 def _rows(torch: Any, batch: Any) -> Optional[int]:
     """How many rows the first tensor of a batch has."""
     while not torch.is_tensor(batch):
-        if isinstance(batch, dict):
+        if isinstance(batch, collections.abc.Mapping):
             batch = tuple(batch.values())
         if not isinstance(batch, (list, tuple)) or not batch:
             return None
