@@ -409,7 +409,7 @@ def _case(
         )
     )
     broke = [a for a in attempts if a.status in ("failed", "timed-out") and a.seed in before]
-    missing = _missing(trial, variant, against, chosen)
+    missing = _missing(trial, {against: before, variant: after}, chosen)
     judged = [
         _ruling(aspect, found, measure, defects, wins, attempts, missing, scipy)
         for aspect, measure, found in (
@@ -457,17 +457,21 @@ _STATUS = {
 }
 
 
-def _missing(trial: Trial, variant: str, against: str, chosen: str | None) -> tuple[str, ...]:
-    """Say of each seed that gives no pair why, the other side first."""
+def _missing(
+    trial: Trial, sides: dict[str, dict[int, Run]], chosen: str | None
+) -> tuple[str, ...]:
+    """Say of each seed that gives no pair why, the other side first.
+
+    sides: the variants that are compared, with their finished runs by seed.
+    """
     said = []
     for seed in trial.seeds:
-        for name in (against, variant):
+        for name, runs in sides.items():
             attempt = next((a for a in trial.of(name) if a.seed == seed), Attempt(name, seed))
             if attempt.status != "done" or attempt.run is None:
                 said.append(f"seed {seed + 1}: {name} {_STATUS[attempt.status]}")
                 break
-            run = finished(trial, name)[seed]
-            if chosen and all(value is None for value in run.values(chosen)):
+            if chosen and all(value is None for value in runs[seed].values(chosen)):
                 said.append(f"seed {seed + 1}: {chosen} of {name} is never a finite number")
                 break
     return tuple(said)

@@ -390,10 +390,10 @@ def _wins(variants: Sequence[Variant]) -> list[str]:
 
 def _once(request: Request, variant: Variant) -> str:
     """Return the command that runs a variant once."""
-    if not variant.select:
-        return shlex.join(["python", request.place.given, *request.arguments])
-    words = ["quickwins", "run", request.place.given, "--select", ",".join(variant.select)]
-    words += [*request.words, *(["--", *request.arguments] if request.arguments else [])]
+    words = ["python", request.place.given, *request.arguments]
+    if variant.select:
+        words = ["quickwins", "run", request.place.given, "--select", ",".join(variant.select)]
+        words += [*request.words, *(["--", *request.arguments] if request.arguments else [])]
     amp = f"QUICKWINS_AMP={request.amp} " if request.amp else ""
     return amp + shlex.join(words)
 

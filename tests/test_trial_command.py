@@ -414,7 +414,7 @@ def test_a_script_without_metrics_is_tried_by_what_it_logs(classifier, capsys):
     assert [s.kind for s in trial.of("onecycle")[0].observation.schedules] == ["OneCycle"]
     assert "Quality is val/loss at the epoch where it is best." in flat
     assert "baseline, the script as it stands" in flat and "without seed" not in flat
-    assert re.search(r"onecycle: .+ quality", flat)
+    assert re.search(r"onecycle: .+ quality", flat) and "onecycle: no verdict" not in flat
     assert "training seconds per epoch, mean:" in flat
     assert trial.commands["baseline"] == "python train.py --epochs 3"
     assert (classifier / "page.html").read_text().count("val/loss") > 3

@@ -31,8 +31,8 @@ class Recorder:
         #: The pass that the last batch came from; the one that the last step was made in.
         self._current: Optional[_Pass] = None
         self._training: Optional[_Pass] = None
+        #: All of the training: from the pass of its first step, or that step, to its last step.
         self._whole: Optional[_Pass] = None
-        self._began: Optional[float] = None
         self._epochs = 0
         self._optimizer: Any = None
 
@@ -42,8 +42,6 @@ class Recorder:
 
     def close(self) -> None:
         """Write the last epoch."""
-        if os.getpid() != self._process:  # a fork of the script's
-            return
         self._write_epoch(self._training)
         self._training = None
         if not self._epochs:
@@ -83,10 +81,6 @@ class Recorder:
     def _stepped(self, optimizer: Any, *_: Any) -> None:
         now = time.perf_counter()
         self._optimizer = weakref.ref(optimizer)
-        if self._began is None:
-            self._began = now
-        if self._whole is None:
-            self._whole = _Pass(now)
         entry, training = self._current, self._training
         if entry is not None and training is not None and training.ended is None:
             if entry.began < training.last:  # batches of two loaders by turns: one epoch
@@ -95,8 +89,9 @@ class Recorder:
             if entry is not training:
                 self._write_epoch(training)
                 self._training = entry
-                self._began = min(self._began, entry.began)
             entry.steps, entry.last = entry.steps + 1, now
+        if self._whole is None:
+            self._whole = _Pass(self._training.began if self._training is not None else now)
         self._whole.steps, self._whole.last = self._whole.steps + 1, now
 
     def _wait(self) -> None:
@@ -118,7 +113,9 @@ class Recorder:
         return [float(group["lr"]) for group in groups]
 
     def _write_epoch(self, entry: Optional[_Pass]) -> None:
-        if entry is None or not entry.steps or os.getpid() != self._process:
+        if entry is None or self._whole is None or not entry.steps:
+            return
+        if os.getpid() != self._process:  # a fork of the script's
             return
         if entry.ended is None:  # left by a break
             self._end(entry)
@@ -134,7 +131,7 @@ class Recorder:
         line = {
             "type": "epoch",
             "epoch": self._epochs,
-            "elapsed_seconds": entry.ended - (self._began or entry.began),
+            "elapsed_seconds": entry.ended - self._whole.began,
             "learning_rate": entry.rates,
             "metrics": metrics,
         }

@@ -103,9 +103,9 @@ def title(judgement: Judgement) -> str:
 
 def basis(judgement: Judgement) -> str:
     """Say what a verdict on quality rests on."""
-    if not judgement.trial.variants:
-        return "No rule that was selected changes this script, so nothing was run."
     trial = judgement.trial
+    if not trial.variants:
+        return "No rule that was selected changes this script, so nothing was run."
     stands = "the script as it stands" if trial.unmeasured else "the script with measuring alone"
     against = (
         f"Each win is set against the baseline, {stands}, seed by seed; in brackets is the"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -76,9 +77,9 @@ class Neighbours:
                 path = os.path.join(folder, file)
                 if not file.endswith((".py", ".ipynb")) or path == str(self.script):
                     continue
-                if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait
-                    continue
                 try:
+                    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait
+                        continue
                     with open(path, "rb") as stream:
                         text = stream.read()
                 except OSError:
